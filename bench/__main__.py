@@ -1,0 +1,40 @@
+"""Run the parts that are named, or all, and print one table. Progress goes to stderr."""
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+
+from bench.latency import latency
+from bench.processes import raise_open_files
+from bench.rps import rps
+from bench.streams import streams
+from bench.table import Row, table
+
+PARTS: dict[str, Callable[[], list[Row]]] = {"rps": rps, "streams": streams, "latency": latency}
+LEGEND = """\
+rps: 32 connections, static upstream; latency: one connection. Reference of both: nginx in our place.
+obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
+streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
+Medians of interleaved rounds, but sums of errors, and the worst round of whole streams and maxima."""
+
+
+def main() -> None:
+    """Exit with 0 when the table is printed, with 1 when a tool is missing."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    chosen = parser.parse_args().parts or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    if missing := [tool for tool in ("nginx", "wrk") if shutil.which(tool) is None]:
+        sys.exit(f"The benchmark needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
+    # As Ctrl-C does, a SIGTERM unwinds the stack, which stops what was started.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    raise_open_files()
+    rows = [row for part in chosen for row in PARTS[part]()]
+    print(table(rows), LEGEND, sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

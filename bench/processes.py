@@ -1,0 +1,131 @@
+"""Starts the contestants, waits until they answer, reads their memory and CPU time, and stops them."""
+
+import os
+import random
+import resource
+import signal
+import socket
+import string
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import STDOUT, Popen, TimeoutExpired
+from time import monotonic, sleep
+
+DATABASE = "keymanager.sqlite3"
+ROOT = Path(__file__).resolve().parents[1]
+DEADLINE_SECONDS = 60
+# Nothing else comes along: the settings of somebody's shell would be measured in place of ours.
+ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONUNBUFFERED": "1"}
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one, for this process and for all that it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    command: list[str],
+    *,
+    port: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """Start `command` in the project's folder; yield its process id once it answers GET /readyz with 200.
+
+    SIGTERM ends it, and SIGKILL a minute later; what it printed is in `log`. RuntimeError if never ready.
+    """
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches us alone, and what it leaves behind can be killed by its group.
+        process = Popen(
+            command, cwd=ROOT, env={**ENVIRONMENT, **(env or {})}, stdout=output, stderr=STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_ready(process, port, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        with suppress(TimeoutExpired):
+            process.wait(DEADLINE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def product(folder: Path, *, upstream_port: int, port: int) -> Iterator[int]:
+    """Run the product with twenty made-up keys and its data in `folder`; yield its master's process id."""
+    letters = string.ascii_letters + string.digits + "_-"
+    keys = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(20)]
+    folder.mkdir()
+    (folder / "key.txt").write_text("\n".join(keys) + "\n")
+    env = {
+        "UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
+        "DATA_DIR": str(folder),
+        "DATABASE_URL": f"sqlite:///{folder / DATABASE}",
+        "LOG_DIR": "",
+        "BIND": f"127.0.0.1:{port}",
+        "WEB_WORKERS": "2",
+        "KEY_FILE": str(folder / "key.txt"),
+    }
+    command = [sys.executable, "manage.py", "serve"]
+    with running(command, port=port, log=folder / "output.log", env=env) as master:
+        yield master
+
+
+def children(master: int) -> list[int]:
+    """Return the process ids of the direct children of `master`."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if (stat := _stat(pid)) and int(stat[1]) == master]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the CPU seconds, user and system together, that `pids` have used since they began."""
+    ticks = sum(int(stat[11]) + int(stat[12]) for pid in pids if (stat := _stat(pid)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pids: list[int]) -> tuple[float, float]:
+    """Return the memory of `pids` in MB: RSS, and PSS, which halves what two of them share."""
+    rss = sum(_kilobytes(pid, "status", "VmRSS:") for pid in pids)
+    return rss / 1024, sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in pids) / 1024
+
+
+def _wait_until_ready(process: Popen[bytes], port: int, log: Path) -> None:
+    deadline = monotonic() + DEADLINE_SECONDS
+    url = f"http://127.0.0.1:{port}/readyz"
+    while monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return
+        sleep(0.05)
+    last_words = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"{process.args!r} did not become ready on port {port}; it printed:\n{last_words}")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return /proc/PID/stat from the third field on, the state, or nothing when the process is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _kilobytes(pid: int, file: str, label: str) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(label):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,47 @@
+"""Requests a second at 32 connections, against nginx in the product's place and against the obvious stack."""
+
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import nginx
+from bench.processes import DATABASE, free_port, product, running
+from bench.table import Row
+from bench.wrk import rounds
+
+
+def rps() -> list[Row]:
+    """Return throughput, latencies and errors; print what the product counted of what was served."""
+    names = ["product", "nginx", "obvious"]
+    upstreams = {name: free_port() for name in names}
+    ports = {name: free_port() for name in names}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        obvious = [sys.executable, "-m", "bench.obvious", str(folder / "obvious.sqlite3")]
+        obvious += [str(upstreams["obvious"]), str(ports["obvious"])]
+        with (
+            # Each has an upstream port of its own, so that what it was served can be told apart.
+            nginx.static_upstream(folder, list(upstreams.values())),
+            nginx.limit(folder, upstream_port=upstreams["nginx"], port=ports["nginx"]),
+            running(obvious, port=ports["obvious"], log=folder / "obvious.log"),
+            product(folder / "product", upstream_port=upstreams["product"], port=ports["product"]),
+        ):
+            loads = rounds(ports, count=3, threads=2, connections=32, seconds=5)
+        # Only now, all stopped: wrk leaves while answers are on their way, and these count as well.
+        counted, served = _counted(folder / "product"), nginx.served(folder, upstreams["product"])
+    print(f"counted {counted:,} of {served:,}\n")
+    units = {"requests_per_second": "1/s", "p50": "ms", "p99": "ms", "errors": ""}
+    return [
+        Row("rps", figure.replace("_", " "), unit, *(getattr(loads[name], figure) for name in names))
+        for figure, unit in units.items()
+    ]
+
+
+def _counted(folder: Path) -> int:
+    """Return the sum of all answers in the product's database, which nobody has open any more."""
+    uri = f"{(folder / DATABASE).as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        [answers] = connection.execute("SELECT coalesce(sum(answers), 0) FROM proxy_dailyusage").fetchone()
+        return int(answers)

@@ -1,0 +1,56 @@
+"""Runs wrk, the load generator of requests that are answered at once."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+PATH = "/v1beta/models/gemini-2.5-flash:generateContent"
+
+
+class Load(NamedTuple):
+    """What one contestant did: `p50` and `p99` in ms, `errors` of sockets and of statuses above 399."""
+
+    requests_per_second: float
+    p50: float
+    p99: float
+    errors: int
+
+
+def load(port: int, *, threads: int, connections: int, seconds: int) -> Load:
+    """Post to `port` on loopback over `connections` for `seconds`."""
+    script = Path(__file__).with_name("post.lua")
+    options = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    command = ["wrk", *options, f"http://127.0.0.1:{port}{PATH}"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
+    figures = json.loads(output.splitlines()[-1])
+    per_second = figures["answers"] / figures["duration"] * 1e6
+    return Load(per_second, figures["p50"] / 1e3, figures["p99"] / 1e3, figures["errors"])
+
+
+def rounds(
+    ports: Mapping[str, int],
+    *,
+    count: int,
+    threads: int,
+    connections: int,
+    seconds: int,
+) -> dict[str, Load]:
+    """Load the contestants in turn, `count` times after a warm-up; return medians, and sums of errors."""
+    loads: dict[str, list[Load]] = {name: [] for name in ports}
+    for number in range(count + 1):
+        for name, port in ports.items():
+            length = seconds if number else 1
+            answer = load(port, threads=threads, connections=connections, seconds=length)
+            if number:
+                loads[name].append(answer)
+                print(f"{connections} connections, round {number}, {name}: {answer}", file=sys.stderr)
+    return {name: _together(several) for name, several in loads.items()}
+
+
+def _together(several: list[Load]) -> Load:
+    per_second, p50, p99, errors = zip(*several, strict=True)
+    return Load(median(per_second), median(p50), median(p99), sum(errors))

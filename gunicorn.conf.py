@@ -1,0 +1,51 @@
+"""How gunicorn serves the key manager; `manage.py serve` starts it. Choices of a deployment are in settings.py."""
+
+import os
+import signal
+from typing import Any
+
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
+wsgi_app = "keymanager.wsgi:application"
+bind = [address.strip() for address in settings.BIND.split(",")]
+workers = settings.WEB_WORKERS
+worker_class = "gevent"  # a stream costs a greenlet, not a thread
+worker_connections = 10_000
+keepalive = 75
+timeout = 60  # the arbiter's patience with a worker that shows no life; streams may last as long as they like
+graceful_timeout = settings.GRACEFUL_SECONDS
+limit_request_line = 8190
+control_socket_disable = True
+accesslog = None  # its default format writes ?key=TOKEN
+logconfig_dict = {
+    **settings.LOGGING,
+    "loggers": {
+        **settings.LOGGING["loggers"],
+        "gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True},
+        "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+    },
+}
+
+
+def when_ready(server: Any) -> None:
+    """Let Ctrl-C end things like SIGTERM does: streams in flight may finish. A second Ctrl-C does not wait."""
+
+    def stop_gracefully(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, server.signal)
+        print(f"\nStopping; streams in flight have {graceful_timeout} s. Ctrl-C again: at once.", flush=True)  # noqa: T201
+        server.signal(signal.SIGTERM, frame)
+
+    signal.signal(signal.SIGINT, stop_gracefully)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the arbiter."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Write what the ledger still holds, such as the token counts of the last streams."""
+    from proxy.ledger import ledger  # noqa: PLC0415  # models are there only after the worker has loaded the app
+
+    ledger.close()

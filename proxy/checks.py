@@ -1,0 +1,61 @@
+"""System checks: what is well-formed and still wrong."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as CheckWarning
+from django.db import connection
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+_FIRST_SAFE_SQLITE = (3, 51, 3)
+
+
+@register()
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Tell what cannot work: an empty token, an upstream that is no URL."""
+    found: list[CheckMessage] = []
+    if not settings.PLACEHOLDER_TOKEN.strip():
+        found.append(
+            Error(
+                "PLACEHOLDER_TOKEN is empty: no client could show it.",
+                hint="Leave the variable out for the default, or set a long random text.",
+                id="proxy.E001",
+            )
+        )
+    try:
+        upstream = parse_url(settings.UPSTREAM_URL)
+    except LocationParseError:
+        upstream = parse_url("")
+    if upstream.scheme not in ("http", "https") or not upstream.host:
+        found.append(
+            Error(
+                "UPSTREAM_URL is not an address.",
+                hint="Write it like https://generativelanguage.googleapis.com",
+                id="proxy.E002",
+            )
+        )
+    if settings.EXHAUSTED_STATUS not in (429, 503):
+        found.append(Error("EXHAUSTED_STATUS is neither 503 nor 429.", id="proxy.E003"))
+    if ":" not in settings.BIND:
+        found.append(Error("BIND has no port.", hint="Write it like 0.0.0.0:5000", id="proxy.E004"))
+    return found
+
+
+@register()
+def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of SQLite versions that can corrupt a database in WAL mode."""
+    if connection.vendor != "sqlite":
+        return []
+    from proxy.sqlite.base import Database  # noqa: PLC0415  # importing it chooses the library
+
+    if Database.sqlite_version_info >= _FIRST_SAFE_SQLITE:
+        return []
+    return [
+        CheckWarning(
+            f"SQLite {Database.sqlite_version} can corrupt a database under load (sqlite.org/wal.html, WAL-reset bug).",
+            hint="pip install pysqlite3 (0.6.1 or later) where it has a wheel, or use PostgreSQL.",
+            id="proxy.W001",
+        )
+    ]

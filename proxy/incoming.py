@@ -1,0 +1,121 @@
+"""From Django's HttpRequest to a Call: who asks, for what, with which body."""
+
+import hmac
+import mmap
+import tempfile
+from typing import IO
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from proxy.errors import RequestRefused
+from proxy.gemini import BadPath, Headers, credentials_in, has_bearer, model_in_json, read_target
+from proxy.upstream import Call
+
+# What calls that name no model (lists, files) are counted under.
+NO_MODEL = "-"
+_IN_MEMORY = 1_048_576
+_PIECE = 262_144
+
+
+def read_call(request: HttpRequest) -> Call:
+    """Return what the client asks. Raises RequestRefused when it may not, or asks what cannot be sent on."""
+    headers = _headers_of(request)
+    if not _shows_token(headers, request.META.get("QUERY_STRING", "")):
+        raise RequestRefused(
+            401,
+            "UNAUTHENTICATED",
+            "Show the token of this key manager: as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
+            "People find the dashboard at /dashboard/.",
+        )
+    if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
+        raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
+    try:
+        target = read_target(_raw_uri(request), has_bearer=has_bearer(headers))
+    except BadPath as exc:
+        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+    body, size = _read_body(request)
+    model_name = target.model_name
+    if target.has_model_in_body and body:
+        model_name = _model_in(body)
+    return Call(request.method or "GET", target, headers, body, size, (model_name or NO_MODEL)[:200])
+
+
+def _headers_of(request: HttpRequest) -> Headers:
+    """Return the request's headers; WSGI has lost the case of their names, which HTTP does not mind."""
+    headers = [
+        (name[5:].replace("_", "-").title(), value) for name, value in request.META.items() if name.startswith("HTTP_")
+    ]
+    if content_type := request.META.get("CONTENT_TYPE"):
+        headers.append(("Content-Type", content_type))
+    return headers
+
+
+def _shows_token(headers: Headers, query: str) -> bool:
+    token = settings.PLACEHOLDER_TOKEN.encode()
+    # No short cut at the first match: the time taken says nothing about which one was right.
+    matches = [hmac.compare_digest(shown.encode("utf-8", "replace"), token) for shown in credentials_in(headers, query)]
+    return any(matches)
+
+
+def _raw_uri(request: HttpRequest) -> str:
+    """Return the request target as sent; servers without RAW_URI have decoded it, so it is encoded again."""
+    if raw := request.META.get("RAW_URI"):
+        return str(raw)
+    return request.get_full_path()
+
+
+def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
+    """Return the whole body and its size in bytes: in memory up to 1 MiB, above that in a temporary file."""
+    length = request.META.get("CONTENT_LENGTH") or ""
+    is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if is_chunked and not request.META.get("wsgi.input_terminated"):
+        raise RequestRefused(
+            411, "INVALID_ARGUMENT", "This server needs a Content-Length; `make run` takes chunked bodies."
+        )
+    if not is_chunked and not length.isdigit():
+        return None, 0
+    most = int(settings.MAX_BODY_MB * 1024 * 1024)
+    expected = None if is_chunked else int(length)
+    if (expected or 0) > most:
+        raise _too_large()
+    stream = request.META["wsgi.input"]
+    if expected is not None and expected <= _IN_MEMORY:
+        body = _read(stream, expected)
+        _check_whole(len(body), expected)
+        return body, expected
+    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  # lives as long as its Call
+    size = 0
+    while piece := _read(stream, _PIECE if expected is None else min(_PIECE, expected - size)):
+        size += len(piece)
+        if size > most:
+            raise _too_large()
+        spool.write(piece)
+    _check_whole(size, expected)
+    return spool, size
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    try:
+        return stream.read(size)
+    except Exception as exc:  # each server has exceptions of its own for a client that breaks off
+        raise RequestRefused(400, "INVALID_ARGUMENT", "The body could not be read to its end.") from exc
+
+
+def _check_whole(size: int, expected: int | None) -> None:
+    if expected is not None and size < expected:
+        raise RequestRefused(400, "INVALID_ARGUMENT", f"The body ended after {size} of {expected} bytes.")
+
+
+def _too_large() -> RequestRefused:
+    return RequestRefused(
+        413, "INVALID_ARGUMENT", f"The body is larger than {settings.MAX_BODY_MB:g} MB (setting MAX_BODY_MB)."
+    )
+
+
+def _model_in(body: bytes | IO[bytes]) -> str:
+    if isinstance(body, bytes):
+        return model_in_json(body)
+    body.flush()
+    with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return model_in_json(content)

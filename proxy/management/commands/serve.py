@@ -1,0 +1,81 @@
+"""`manage.py serve`, which `make run` calls: check, migrate, make an admin, import keys, say what is what, serve."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from proxy.keyfile import read_keys
+from proxy.management.files import read_text
+from proxy.models import ApiKey
+from proxy.pool import add_keys
+from proxy.reports import pool_state
+
+
+class Command(BaseCommand):
+    help = "Prepare everything and serve with gunicorn. Settings come from the environment and .env."
+    requires_system_checks = "__all__"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        imported = _import_key_file()
+        password = _make_admin()
+        for line in _welcome(imported, password):
+            self.stdout.write(line)
+        self.stdout.flush()
+        os.chdir(settings.BASE_DIR)
+        os.execv(sys.executable, [sys.executable, "-m", "gunicorn"])  # noqa: S606  # gunicorn.conf.py says the rest
+
+
+def _import_key_file() -> str:
+    path = settings.BASE_DIR / settings.KEY_FILE
+    if not path.is_file():
+        return ""
+    lines = read_keys(read_text(str(path)))
+    new, known = add_keys(lines.secrets, timezone.now())
+    malformed = f", {len(lines.malformed)} malformed" if lines.malformed else ""
+    return f"{Path(settings.KEY_FILE).name}: {new} added, {known} known{malformed}"
+
+
+def _make_admin() -> str:
+    """Make a first admin when there is none; return its password, "" when nothing was made."""
+    users = get_user_model()._default_manager
+    if users.filter(is_superuser=True).exists():
+        return ""
+    password = secrets.token_urlsafe(12)
+    users.create_superuser("admin", None, password)
+    return password
+
+
+def _welcome(imported: str, password: str) -> list[str]:
+    host, _, port = settings.BIND.split(",")[0].rpartition(":")
+    url = f"http://{'localhost' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
+    state = pool_state(timezone.now())
+    keys = f"{state.usable} usable, {state.resting} resting, {state.bad} bad, {state.disabled} disabled"
+    has_default_token = settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN
+    token = settings.PLACEHOLDER_TOKEN if has_default_token else "(what PLACEHOLDER_TOKEN says)"
+    lines = [
+        f"Gemini key manager, listening on {settings.BIND}",
+        f"  keys       {keys}{f' ({imported})' if imported else ''}",
+        f"  clients    base URL {url}, API key {token}",
+        f"  OpenAI     base URL {url}/v1, the same key",
+        f"  dashboard  {url}/dashboard/",
+        f"  admin      {url}/admin/" + (f"  name admin, password {password} (shown only now)" if password else ""),
+    ]
+    if not ApiKey.objects.present().exists():
+        lines.append(
+            f"No keys yet: write them into {settings.KEY_FILE}, one a line, and start again, or add them in the admin."
+        )
+    if has_default_token:
+        lines.append(
+            "Warning: the token is the well-known default. Whoever reaches this address can use your keys; "
+            "set PLACEHOLDER_TOKEN in .env."
+        )
+    return lines

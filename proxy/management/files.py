@@ -1,0 +1,43 @@
+"""Files that commands read and write: whole or not at all, and every mistake in one clear sentence."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from django.core.management.base import CommandError
+
+
+def read_text(name: str) -> str:
+    """Return the text of the file `name`, or of standard input for `-`. Raises CommandError when that cannot be."""
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise CommandError(f"There is no file {name}.") from None
+    except IsADirectoryError:
+        raise CommandError(f"{name} is a directory; name a file in it.") from None
+    except UnicodeDecodeError as exc:
+        raise CommandError(f"{name} is not UTF-8 text (byte {exc.start}); save it as UTF-8.") from None
+    except OSError as exc:
+        raise CommandError(f"{name} cannot be read: {exc.strerror}.") from None
+
+
+def write_private(name: str, text: str) -> None:
+    """Write `text` to the file `name` at once and whole, readable by its owner alone. Raises CommandError."""
+    path = Path(name)
+    if path.is_dir():
+        raise CommandError(f"{name} is a directory; name a file in it.")
+    try:
+        # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as exc:
+        raise CommandError(f"{name} cannot be written: {exc.strerror}.") from None

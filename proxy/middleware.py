@@ -1,0 +1,27 @@
+"""A short cut for the relay, past the middleware that only people's pages need."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+
+from proxy.views import relay_view
+
+OWN_PATHS = ("/admin/", "/dashboard/", f"/{settings.STATIC_URL.strip('/')}/")
+OWN_FILES = {"/admin", "/dashboard", "/healthz", "/readyz"}
+
+
+def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Answer what is not ours at once, as WhiteNoise does with static files.
+
+    The catch-all route at the end of `urls.py` would do the same, after sessions, CSRF and messages had their turn:
+    a sixth of the time of a request.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if path in OWN_FILES or path.startswith(OWN_PATHS):
+            return get_response(request)
+        return relay_view(request)
+
+    return middleware

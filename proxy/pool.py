@@ -1,0 +1,53 @@
+"""Adding many keys to the pool, for the admin and the commands."""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db import transaction
+
+from proxy.models import ApiKey, Place
+
+_CHUNK = 500
+
+
+class Added(NamedTuple):
+    """How many keys were new, and how many were in the pool before."""
+
+    new: int
+    known: int
+
+
+def add_keys(
+    secrets: Iterable[str], moment: datetime, *, name: str = "", project: str = "", is_enabled: bool = True
+) -> Added:
+    """Put those of `secrets` that are new into the pool; known ones stay as they are.
+
+    Commits 500 keys at a time, and leaves the database to others for as long in between: requests go on meanwhile.
+    """
+    secrets = list(dict.fromkeys(secrets))
+    new = 0
+    for start in range(0, len(secrets), _CHUNK):
+        began = time.monotonic()
+        chunk = secrets[start : start + _CHUNK]
+        with transaction.atomic():
+            fresh = _unknown(chunk)
+            ApiKey.objects.bulk_create(
+                ApiKey(secret=secret, name=name, project=project, is_enabled=is_enabled) for secret in fresh
+            )
+            Place.objects.rebuild(ApiKey.objects.filter(secret__in=fresh), moment)
+        new += len(fresh)
+        if start + _CHUNK < len(secrets):
+            time.sleep(time.monotonic() - began)
+    return Added(new, len(secrets) - new)
+
+
+def count_new(secrets: list[str]) -> int:
+    """Return how many of `secrets` are not in the pool; writes nothing."""
+    return sum(len(_unknown(secrets[start : start + _CHUNK])) for start in range(0, len(secrets), _CHUNK))
+
+
+def _unknown(secrets: list[str]) -> list[str]:
+    known = set(ApiKey.objects.filter(secret__in=secrets).values_list("secret", flat=True))
+    return [secret for secret in secrets if secret not in known]

@@ -1,0 +1,185 @@
+"""What Google's errors say of a key: refused for now (a quota), bad for good (a fault), or nothing. Pure functions.
+
+The bodies this was written against are recorded in `tests/gemini_errors.py`, with their sources.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from enum import StrEnum
+from typing import Any
+
+from proxy.quota import next_reset
+
+
+class Window(StrEnum):
+    """Which allowance a refusal speaks of; the longest-lived of them counts."""
+
+    DAY = "day"
+    MINUTE = "minute"
+    NONE = "none"  # limit 0: this project may not use this model
+    CREDITS = "credits"  # prepaid credits or a spending cap: all models, until somebody acts
+    UNKNOWN = "unknown"
+
+
+class Fault(StrEnum):
+    """Why a key is bad. A bad key leaves the rotation until it is revived."""
+
+    INVALID = "invalid"
+    EXPIRED = "expired"
+    SUSPENDED = "suspended"
+    LEAKED = "leaked"
+    DENIED = "denied"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A 429 as read. delay: seconds, None when Google named none. limit: the quota's value, None when not told."""
+
+    window: Window
+    delay: float | None = None
+    limit: int | None = None
+
+
+# A daily refusal used to come with a delay below a minute that meant nothing; a true one is hours long.
+_SHORTEST_TRUE_DELAY = 120
+_MINUTE = timedelta(seconds=60)
+_LIMIT_ZERO = re.compile(r"limit:\s*0(?![\d.])")
+_RETRY_IN = re.compile(r"retry in\s+([0-9hms.]+)", re.IGNORECASE)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+_FAULT_BY_REASON = {
+    "API_KEY_INVALID": Fault.INVALID,
+    "API_KEY_EXPIRED": Fault.EXPIRED,
+    "CONSUMER_SUSPENDED": Fault.SUSPENDED,
+    "CONSUMER_INVALID": Fault.DENIED,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": Fault.INVALID,
+    "CREDENTIALS_MISSING": Fault.INVALID,
+    "SERVICE_DISABLED": Fault.BLOCKED,
+}
+# On the OpenAI endpoint, and for leaked keys, Google sends words alone.
+_FAULT_BY_WORDS = (
+    ("api key expired", Fault.EXPIRED),
+    ("reported as leaked", Fault.LEAKED),
+    ("has been suspended", Fault.SUSPENDED),
+    ("denied access", Fault.DENIED),
+    ("api key not valid", Fault.INVALID),
+    ("api key not found", Fault.INVALID),
+    ("invalid api key", Fault.INVALID),
+    ("it is disabled", Fault.BLOCKED),
+)
+
+
+def read_refusal(status: int, content: bytes) -> Refusal | None:
+    """Return what a 429 (or a 402) says; None for other statuses.
+
+    HTML is no refusal either: it blames the way out, not the key.
+    """
+    if status not in (402, 429):
+        return None
+    error = _error_in(content)
+    if error is None:
+        return None
+    message = str(error.get("message", ""))
+    words = message.lower()
+    if status == 402 or "credits are depleted" in words or "spending cap" in words:
+        return Refusal(Window.CREDITS)
+    violations = [item for detail in _details(error) for item in _dicts(detail.get("violations"))]
+    quota_ids = " ".join(str(item.get("quotaId", "")) for item in violations)
+    limits = [str(item.get("quotaValue")) for item in violations if "quotaValue" in item]
+    delay = _delay_in(error, message)
+    if "0" in limits or _LIMIT_ZERO.search(words):
+        return Refusal(Window.NONE, delay, 0)
+    if "PerDay" in quota_ids or "Daily" in quota_ids or "per_day" in words:
+        return Refusal(Window.DAY, delay, _limit_of(violations, "PerDay"))
+    if "PerMinute" in quota_ids or "per_minute" in words:
+        return Refusal(Window.MINUTE, delay, _limit_of(violations, "PerMinute"))
+    return Refusal(Window.UNKNOWN, delay)
+
+
+def rests_until(refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_row: int) -> datetime | None:
+    """Return when a key may be asked again, in UTC; None: when somebody acts.
+
+    refusals_in_a_row: those before this one. A refusal that says nothing rests a minute, doubling, up to the reset.
+    """
+    reset = next_reset(moment, zone)
+    delay = None if refusal.delay is None else timedelta(seconds=refusal.delay)
+    if refusal.window in (Window.NONE, Window.CREDITS):
+        return None
+    if refusal.window is Window.DAY:
+        has_true_delay = refusal.delay is not None and refusal.delay > _SHORTEST_TRUE_DELAY
+        return moment + delay if delay and has_true_delay else reset
+    if refusal.window is Window.MINUTE or delay:
+        return moment + (delay or _MINUTE)
+    return min(moment + _MINUTE * int(2 ** min(refusals_in_a_row, 16)), reset)
+
+
+def read_fault(status: int, content: bytes) -> Fault | None:
+    """Return why Google will not take this key any more; None when the error is about the request or passes by."""
+    if status not in (400, 401, 403):
+        return None
+    error = _error_in(content)
+    if error is None:
+        return None
+    for detail in _details(error):
+        reason = str(detail.get("reason", ""))
+        if reason in _FAULT_BY_REASON:
+            is_expired = "expired" in str(error.get("message", "")).lower()
+            return Fault.EXPIRED if is_expired and reason == "API_KEY_INVALID" else _FAULT_BY_REASON[reason]
+        if reason.startswith("API_KEY_") and reason.endswith("_BLOCKED"):
+            return Fault.BLOCKED
+    words = str(error.get("message", "")).lower()
+    if "multiple authentication credentials" in words:
+        return None  # a quirk of Google's, not the key's
+    return next((fault for phrase, fault in _FAULT_BY_WORDS if phrase in words), None)
+
+
+def message_in(content: bytes) -> str:
+    """Return the message of an error body, on one line, at most 300 characters; "" when there is none."""
+    error = _error_in(content)
+    return " ".join(str(error.get("message", "")).split())[:300] if error else ""
+
+
+def _error_in(content: bytes) -> dict[str, Any] | None:
+    """Return the `error` object of a body, which may also come inside an array; None when it is not JSON."""
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        return None
+    if isinstance(parsed, list):
+        parsed = next(_dicts(parsed), None)
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _dicts(items: Any) -> Iterator[dict[str, Any]]:
+    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
+
+
+def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(_dicts(error.get("details")))
+
+
+def _delay_in(error: dict[str, Any], message: str) -> float | None:
+    """Return Google's delay in seconds, from RetryInfo or else from the message; both may be Go-style `19h34m29.8s`."""
+    texts = [str(detail["retryDelay"]) for detail in _details(error) if "retryDelay" in detail]
+    if found := _RETRY_IN.search(message):
+        texts.append(found[1])
+    delays = [
+        sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        for parts in map(_DURATION_PART.findall, texts)
+        if parts
+    ]
+    return max(delays, default=None)
+
+
+def _limit_of(violations: list[dict[str, Any]], window: str) -> int | None:
+    for violation in violations:
+        value = str(violation.get("quotaValue", ""))
+        if window in str(violation.get("quotaId", "")) and value.isdigit():
+            return int(value)
+    return None

@@ -1,0 +1,117 @@
+"""START HERE: the life of one request, top to bottom.
+
+A client asks; we claim the least recently used key that may be asked for this model, and send the request on with it.
+When Google refuses (429), the key rests, and the next one is tried; when Google will not take the key any more, the key
+leaves the rotation with the reason, and the next one is tried. An overloaded API is asked again a little. Whatever else
+comes back is the answer: it is counted first, then handed on byte for byte as it comes, its tokens counted on the side.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from proxy.gemini import Headers
+from proxy.ledger import Ledger
+from proxy.posting import Claim
+from proxy.refusals import message_in, read_fault, read_refusal
+from proxy.tokens import TokenMeter
+from proxy.upstream import AnswerLost, Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+
+logger = logging.getLogger(__name__)
+
+OVERLOADED = {500, 503, 504}
+PAUSES = (0.25, 0.75)  # seconds before an overloaded or unreachable API is asked again
+CLIENT_CLOSED, TIMED_OUT = 499, 504
+
+
+class DeadlineExceeded(Exception):
+    """Too much time went into tries with too many keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the client gets. Whoever holds it iterates over it and closes it."""
+
+    status: int
+    headers: Headers
+    body: "CountedBody"
+
+
+def relay(call: Call, *, ledger: Ledger, upstream: Upstream, deadline_seconds: float) -> Answer:
+    """Answer `call` with the first key that the upstream accepts.
+
+    Raises PoolExhausted when no key is left, UpstreamUnreachable and AnswerLost when no answer came, DeadlineExceeded
+    when the fail-overs took too long, LedgerUnavailable when the database did not take a claim or a booking.
+    """
+    deadline = time.monotonic() + deadline_seconds
+    for claim in ledger.claims(call.model_name):
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(call.model_name)
+        answer = ask(call, claim, ledger, upstream, deadline)
+        if answer.status >= 400:
+            content = answer.read_error()
+            if refusal := read_refusal(answer.status, content):
+                until = ledger.book_refusal(claim, refusal)
+                logger.info(
+                    "%s was refused %s (%s), rests until %s", claim.label, claim.model_name, refusal.window, until
+                )
+                continue
+            if fault := read_fault(answer.status, content):
+                ledger.book_fault(claim, fault, message_in(content))
+                logger.warning("%s is %s and leaves the rotation: %s", claim.label, fault, message_in(content))
+                continue
+        try:
+            ledger.book_answer(claim, answer.status)
+        except BaseException:
+            answer.close()
+            raise
+        return Answer(answer.status, answer.headers, CountedBody(answer, claim, ledger))
+    raise AssertionError("claims end with PoolExhausted")
+
+
+def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream, deadline: float) -> UpstreamAnswer:
+    """Ask with one key, and again after a pause while the API is overloaded or out of reach and repeating is safe."""
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            answer = upstream.send(call, claim.secret)
+        except UpstreamUnreachable:
+            if not (pause := _next_pause(pauses, deadline)):
+                raise
+        except BaseException as exc:  # GreenletExit too: the client left while Google was at work
+            lost = TIMED_OUT if isinstance(exc, AnswerLost) else CLIENT_CLOSED
+            ledger.book_answer(claim, lost)
+            raise
+        else:
+            if answer.status not in OVERLOADED or not call.target.is_repeatable:
+                return answer
+            if not (pause := _next_pause(pauses, deadline)):
+                return answer
+            answer.close()
+            ledger.book_answer(claim, answer.status)
+        time.sleep(pause)
+
+
+def _next_pause(pauses: Iterator[float], deadline: float) -> float | None:
+    pause = next(pauses, None)
+    return pause if pause and time.monotonic() + pause < deadline else None
+
+
+class CountedBody:
+    """The body of an answer, byte for byte, with its tokens booked at the end, however it ends."""
+
+    def __init__(self, answer: UpstreamAnswer, claim: Claim, ledger: Ledger) -> None:
+        self._answer = answer
+        self._claim = claim
+        self._ledger = ledger
+        self._meter = TokenMeter(answer.content_encoding)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._answer:
+            self._meter.feed(piece)
+            yield piece
+
+    def close(self) -> None:
+        self._answer.close()
+        self._ledger.book_tokens(self._claim, self._meter.tokens)

@@ -1,0 +1,88 @@
+"""Token counts, read on the side while an answer passes. Pure: bytes in, numbers out."""
+
+import json
+import re
+import zlib
+from typing import Any, NamedTuple
+
+
+class Tokens(NamedTuple):
+    """What an answer cost, in tokens. `thinking` is not part of `output`; `cached` is part of `prompt`."""
+
+    prompt: int = 0
+    output: int = 0
+    thinking: int = 0
+    cached: int = 0
+
+
+# In a string these quotes would be escaped, so the marker is found in real keys only.
+_MARKER = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
+_LONGEST_MARKER = 64
+# A usage object has some dozen numbers; what has not ended after this many bytes is something else.
+_LONGEST_USAGE = 16_384
+_DECODER = json.JSONDecoder()
+
+
+class TokenMeter:
+    """Finds the last usage object in an answer fed to it piece by piece, however it is cut, gzip or not.
+
+    The last one counts, since each is cumulative. Works for one JSON object, a growing array and SSE alike.
+    """
+
+    def __init__(self, content_encoding: str = "") -> None:
+        encoding = content_encoding.lower()
+        self._gunzip = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
+        self._is_readable = encoding in ("", "identity", "gzip", "deflate")
+        self._window = b""
+        self.tokens = Tokens()
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece of the answer's body as it came over the wire."""
+        if not self._is_readable:
+            return
+        if self._gunzip is not None:
+            try:
+                piece = self._gunzip.decompress(piece)
+            except zlib.error:
+                self._is_readable = False
+                return
+        window = self._window + piece
+        last = next(reversed(list(_MARKER.finditer(window))), None)
+        if last is None:
+            self._window = window[-_LONGEST_MARKER:]
+        elif not self._read(window[last.end() :]) and len(window) - last.start() < _LONGEST_USAGE:
+            self._window = window[last.start() :]  # its end is still to come
+        else:
+            self._window = window[max(last.end(), len(window) - _LONGEST_MARKER) :]
+
+    def _read(self, content: bytes) -> bool:
+        try:
+            usage, _ = _DECODER.raw_decode(content[:_LONGEST_USAGE].decode("utf-8", "replace"))
+        except ValueError:
+            return False
+        self.tokens = _tokens_in(usage)
+        return True
+
+
+def _tokens_in(usage: dict[str, Any]) -> Tokens:
+    def number(source: Any, name: str) -> int:
+        value = source.get(name) if isinstance(source, dict) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+    if "prompt_tokens" in usage:  # OpenAI's endpoint: thinking hides in the total
+        prompt, output = number(usage, "prompt_tokens"), number(usage, "completion_tokens")
+        thinking = max(0, number(usage, "total_tokens") - prompt - output)
+        return Tokens(prompt, output, thinking, number(usage.get("prompt_tokens_details"), "cached_tokens"))
+    if "total_input_tokens" in usage:  # Interactions API
+        return Tokens(
+            number(usage, "total_input_tokens"),
+            number(usage, "total_output_tokens"),
+            number(usage, "total_thought_tokens"),
+            number(usage, "total_cached_tokens"),
+        )
+    return Tokens(
+        number(usage, "promptTokenCount") + number(usage, "toolUsePromptTokenCount"),
+        number(usage, "candidatesTokenCount"),
+        number(usage, "thoughtsTokenCount"),
+        number(usage, "cachedContentTokenCount"),
+    )

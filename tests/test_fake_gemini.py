@@ -1,0 +1,181 @@
+"""The fake upstream keeps its word: what other tests rest on."""
+
+import gzip
+import http.client
+import json
+import socket
+import zlib
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+import requests
+
+from tests import gemini_errors as errors
+from tests.fake_gemini import TOTAL_TOKENS, FakeGemini, Fault, Reply
+
+FLASH = "/v1beta/models/gemini-2.5-flash"
+CHAT = "/v1beta/openai/chat/completions"
+
+
+@pytest.fixture
+def gemini() -> Iterator[FakeGemini]:
+    with FakeGemini() as gemini:
+        yield gemini
+
+
+def ask(gemini: FakeGemini, path: str = f"{FLASH}:generateContent", **more: Any) -> requests.Response:
+    usual: dict[str, Any] = {"headers": {"x-goog-api-key": "secret-one"}, "json": {}, "timeout": 5}
+    return requests.post(gemini.url + path, **(usual | more))
+
+
+def test_it_remembers_a_request_as_it_came(gemini: FakeGemini) -> None:
+    headers = {"X-Goog-Api-Key": "secret-one", "Cookie": "a=b"}
+    pieces = iter([b'{"a"', b":1}"])  # makes requests send it chunked
+
+    answer = ask(gemini, f"/{FLASH}%3AcountTokens?a=%2F", headers=headers, json=None, data=pieces)
+
+    assert answer.json() == {"totalTokens": 35}
+    [seen] = gemini.seen
+    assert (seen.method, seen.path, seen.body) == ("POST", f"/{FLASH}%3AcountTokens?a=%2F", b'{"a":1}')
+    assert ("X-Goog-Api-Key", "secret-one") in seen.headers
+    assert (seen.secret, seen.credentials) == ("secret-one", ["secret-one", "a=b"])
+    assert not gemini.accepted
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (f"{FLASH}:generateContent", {}, 403),
+        (f"{FLASH}:generateContent", {"Authorization": "Bearer secret-one"}, 401),
+        (f"{FLASH}:generateContent?key=secret-one", {}, 200),
+        (f"{FLASH}:generateContent?key=secret-one", {"x-goog-api-key": "secret-one"}, 400),
+        (f"{FLASH}:generateContent", {"x-goog-api-key": "secret-two"}, 400),
+        (CHAT, {"Authorization": "Bearer secret-one"}, 200),
+        (CHAT, {"x-goog-api-key": "secret-one"}, 400),
+        ("/v1/models/unknown-model:generateContent", {"x-goog-api-key": "secret-one"}, 404),
+        ("/elsewhere", {"x-goog-api-key": "secret-one"}, 404),
+    ],
+)
+def test_credentials_are_checked(gemini: FakeGemini, path: str, headers: dict[str, str], status: int) -> None:
+    gemini.know("secret-one")
+
+    answer = ask(gemini, path, headers=headers)
+
+    assert answer.status_code == status
+    assert isinstance(answer.json(), list) == (path == CHAT and status >= 400)
+
+
+def test_quotas_belong_to_a_project_and_a_model(gemini: FakeGemini) -> None:
+    for secret, project in [("secret-one", "p1"), ("secret-two", "p1"), ("secret-three", "p2")]:
+        gemini.know(secret, project)
+    gemini.limit(per_day=2)
+    gemini.limit(project="p2", per_minute=1)
+    secrets = ["secret-one", "secret-two", "secret-one", "secret-three", "secret-three"]
+
+    answers = [ask(gemini, headers={"x-goog-api-key": secret}) for secret in secrets]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 429]
+    assert "PerDay" in answers[2].text
+    assert 58 <= int(answers[4].json()["error"]["details"][2]["retryDelay"].removesuffix("s")) <= 60
+    assert gemini.accepted == {(secret, "gemini-2.5-flash"): 1 for secret in set(secrets)}
+
+
+def test_scripts_run_in_order_and_before_exhaustion(gemini: FakeGemini) -> None:
+    gemini.exhaust("secret-one", model="gemini-2.5-flash")
+    gemini.script("*", errors.overloaded(), Reply(302, b"", {"Location": "/x"}))
+
+    answers = [ask(gemini, allow_redirects=False) for _ in range(3)]
+    other = ask(gemini, "/v1/models/gemini-2.5-pro:generateContent")
+
+    assert [answer.status_code for answer in [*answers, other]] == [503, 302, 429, 200]
+    assert "Please retry in 19h34m29.838605682s." in answers[2].json()["error"]["message"]
+
+
+def test_the_first_event_leaves_while_the_last_is_held(gemini: FakeGemini) -> None:
+    gemini.hold = Event()
+    connection = http.client.HTTPConnection("127.0.0.1", gemini.port, timeout=5)
+    headers = {"x-goog-api-key": "secret-one", "Accept-Encoding": "gzip"}
+    connection.request("POST", f"{FLASH}:streamGenerateContent?alt=sse", b"{}", headers)
+
+    answer = connection.getresponse()
+    first = answer.readline()
+    gemini.hold.set()
+    rest = answer.read()
+
+    assert answer.getheader("Content-Type") == "text/event-stream"
+    assert answer.getheader("Content-Encoding") is None
+    events = [json.loads(event[6:]) for event in (first + rest).decode().split("\r\n\r\n")[:-1]]
+    assert len(events) == 3
+    assert events[-1]["candidates"][0]["finishReason"] == "STOP"
+    assert events[-1]["usageMetadata"]["totalTokenCount"] == TOTAL_TOKENS
+    connection.close()
+
+
+def test_a_json_stream_is_flushed_piece_by_piece_through_gzip(gemini: FakeGemini) -> None:
+    gemini.hold = Event()
+    connection = http.client.HTTPConnection("127.0.0.1", gemini.port, timeout=5)
+    headers = {"x-goog-api-key": "secret-one", "Accept-Encoding": "gzip"}
+    connection.request("POST", f"{FLASH}:streamGenerateContent", b"{}", headers)
+
+    answer = connection.getresponse()
+    first = answer.read1()
+    gemini.hold.set()
+    content = first + answer.read()
+
+    assert zlib.decompressobj(wbits=31).decompress(first).startswith(b'[{"candidates"')
+    assert len(json.loads(gzip.decompress(content))) == 3
+    connection.close()
+
+
+@pytest.mark.parametrize("path", [f"{FLASH}:streamGenerateContent?alt=sse", f"{FLASH}:generateContent"])
+def test_a_hung_or_held_answer_notices_at_once_that_its_client_left(gemini: FakeGemini, path: str) -> None:
+    gemini.hold = Event()
+    gemini.script("secret-one", *([] if "stream" in path else [Fault.HANG]))
+    connection = http.client.HTTPConnection("127.0.0.1", gemini.port, timeout=5)
+    connection.request("POST", path, b"{}", {"x-goog-api-key": "secret-one"})
+    assert gemini.wait_for(lambda: gemini.seen)
+
+    connection.close()
+
+    assert gemini.wait_for(lambda: gemini.closed_early == 1, timeout_seconds=0.5)
+
+
+@pytest.mark.parametrize("path", [f"{FLASH}:streamGenerateContent?alt=sse", f"{FLASH}:generateContent"])
+def test_a_reset_comes_before_or_in_the_middle_of_an_answer(gemini: FakeGemini, path: str) -> None:
+    gemini.script("secret-one", Fault.RESET_BEFORE, Fault.RESET_MIDDLE)
+
+    with pytest.raises(requests.ConnectionError, match="reset"):
+        ask(gemini, path)
+    assert not gemini.accepted
+    answer = ask(gemini, path, stream=True)
+    with pytest.raises(requests.RequestException, match="reset"):
+        answer.content  # noqa: B018  # reading is what fails
+
+    assert gemini.accepted == {("secret-one", "gemini-2.5-flash"): 1}
+
+
+def test_reset_lets_go_of_what_hangs_and_stop_frees_the_port(gemini: FakeGemini) -> None:
+    gemini.script("secret-one", Fault.HANG)
+    connection = http.client.HTTPConnection("127.0.0.1", gemini.port, timeout=5)
+    connection.request("POST", f"{FLASH}:generateContent", b"{}", {"x-goog-api-key": "secret-one"})
+    assert gemini.wait_for(lambda: gemini.seen)
+
+    gemini.reset()
+    with pytest.raises(http.client.RemoteDisconnected):
+        connection.getresponse()
+    connection.close()
+    gemini.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", gemini.port), timeout=5)
+    gemini.start()
+
+    assert (ask(gemini).status_code, gemini.secrets_seen, gemini.closed_early) == (200, ["secret-one"], 0)
+
+
+def test_an_answer_is_as_long_as_asked(gemini: FakeGemini) -> None:
+    answer = ask(gemini, json={"contents": [{"parts": [{"text": "echo:1000003"}]}]})
+
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert len(answer.json()["candidates"][0]["content"]["parts"][0]["text"]) == 1_000_003
