@@ -39,7 +39,6 @@ def _secret_key() -> str:
     """Return the secret in DATA_DIR, made on first use and readable by its owner alone."""
     path = DATA_DIR / "secret_key"
     if not path.exists():
-        DATA_DIR.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:  # mode 0600
             file.write(secrets.token_urlsafe(50))
             file.flush()
@@ -66,6 +65,7 @@ WEB_WORKERS = env.int("WEB_WORKERS", 2)
 GRACEFUL_SECONDS = env.int("GRACEFUL_SECONDS", 30)
 KEY_FILE = env.str("KEY_FILE", "key.txt")
 DATA_DIR = BASE_DIR / env.str("DATA_DIR", "data")
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # real keys are in it
 LOG_DIR = env.str("LOG_DIR", "logs")
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO").upper()
 

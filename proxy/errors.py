@@ -1,5 +1,6 @@
 """Our own errors, in the shape of Gemini's, so that every SDK shows them properly."""
 
+import logging
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +8,12 @@ from typing import Any
 from django.conf import settings
 from django.http import JsonResponse
 
+from proxy.ledger import LedgerUnavailable
 from proxy.posting import PoolExhausted
+from proxy.relay import DeadlineExceeded
+from proxy.upstream import AnswerLost, UpstreamUnreachable
+
+logger = logging.getLogger(__name__)
 
 # Waiting longer than this is for people; openai's clients give up at the same point.
 _LONGEST_RETRY_SECONDS = 120
@@ -29,7 +35,28 @@ def error_response(status: int, code: str, message: str, details: list[dict[str,
     return JsonResponse({"error": error}, status=status)
 
 
-def exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonResponse:
+def response_for(exc: Exception, moment: datetime) -> JsonResponse:
+    """Return what the client gets for `exc`; what nobody foresaw is logged, and the client told no more than that."""
+    if isinstance(exc, RequestRefused):
+        return error_response(exc.status, exc.code, exc.message)
+    if isinstance(exc, PoolExhausted):
+        return _exhausted_response(exc, moment)
+    if isinstance(exc, UpstreamUnreachable):
+        logger.error("The Gemini API is out of reach: %s", exc)
+        return error_response(502, "UNAVAILABLE", "The Gemini API is out of reach from this key manager.")
+    if isinstance(exc, AnswerLost):
+        logger.error("%s", exc)
+        status, code = (504, "DEADLINE_EXCEEDED") if exc.is_timeout else (502, "UNAVAILABLE")
+        return error_response(status, code, str(exc))
+    if isinstance(exc, DeadlineExceeded):
+        return error_response(504, "DEADLINE_EXCEEDED", "Too many keys failed over; the time for this request is up.")
+    if isinstance(exc, LedgerUnavailable):
+        return error_response(503, "UNAVAILABLE", str(exc))
+    logger.error("The relay failed.", exc_info=exc)
+    return error_response(500, "INTERNAL", "The key manager failed; its log says why.")
+
+
+def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonResponse:
     """Return the answer for a pool without a key left: when the first comes back, in words and in machine form."""
     model_name = exhausted.model_name
     if not exhausted.has_keys:

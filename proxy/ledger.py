@@ -17,7 +17,8 @@ from functools import partial
 from typing import cast
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections, transaction
+from django.db.backends.utils import CursorWrapper
 
 from proxy.models import ApiKey, Place
 from proxy.posting import Claim, add_usage, take_keys, write_rest
@@ -168,8 +169,8 @@ class Ledger:
     def _commit(self, entries: list[_Entry]) -> None:
         """Write all of `entries` or none, and settle them; bookings that could not be written now are kept."""
         try:
-            with transaction.atomic():
-                failed = self._write(entries)
+            with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+                failed = self._write(entries, cursor)
         except (OperationalError, InterfaceError) as exc:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
             connection.close()
@@ -185,7 +186,7 @@ class Ledger:
         for entry in entries:
             entry.settle(failed.get(entry))
 
-    def _write(self, entries: list[_Entry]) -> dict[_Entry, Exception]:
+    def _write(self, entries: list[_Entry], cursor: CursorWrapper) -> dict[_Entry, Exception]:
         """Write bookings, then claims; return the wishes that cannot be granted, with the reason."""
         counts: dict[tuple[int, str, date], Counter[str]] = {}
         wishes: dict[str, list[_Wish]] = {}
@@ -198,12 +199,12 @@ class Ledger:
                 counts.setdefault(row, Counter()).update(entry.counts)
                 effects.append(entry.effect)
         if counts:
-            add_usage(counts)
+            add_usage(cursor, counts)
         for effect in filter(None, effects):
             effect()
         failed: dict[_Entry, Exception] = {}
         for model_name, wanted in wishes.items():
-            for wish, claim in zip(wanted, take_keys(model_name, [wish.tried for wish in wanted]), strict=True):
+            for wish, claim in zip(wanted, take_keys(cursor, model_name, [wish.tried for wish in wanted]), strict=True):
                 if isinstance(claim, Claim):
                     wish.claim = claim
                 else:

@@ -33,7 +33,7 @@ class MaskingFormatter(logging.Formatter):
     """A log formatter that masks the finished line, its traceback included. secrets: what else to mask."""
 
     def __init__(self, fmt: str, secrets: Sequence[str] = ()) -> None:
-        super().__init__(fmt)
+        super().__init__(fmt, datefmt="%Y-%m-%d %H:%M:%S %z")
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:

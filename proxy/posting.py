@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place, key_label
 from proxy.refusals import Refusal, Window
@@ -51,34 +52,34 @@ _FOR_UPDATE = " FOR UPDATE OF place SKIP LOCKED"
 _USE = f"UPDATE {_PLACE} SET last_used = %s WHERE id = %s"
 
 
-def take_keys(model_name: str, tried: list[set[int]]) -> list[Claim | PoolExhausted]:
+def take_keys(cursor: CursorWrapper, model_name: str, tried: list[set[int]]) -> list[Claim | PoolExhausted]:
     """Claim for each set in `tried` the least recently used key that may be asked for `model_name` and is not in it.
 
     Two claims share a key only when there are fewer keys than claims. Runs in the ledger's transaction.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_HAS_LANE, [model_name])
-        lane = model_name if cursor.fetchone() else ""
-        cursor.execute(_REOPEN, [lane, connection.ops.adapt_datetimefield_value(datetime.now(UTC))])
-        has_row_locks = connection.features.has_select_for_update_skip_locked
-        at_most = len(tried) + max(map(len, tried))
-        cursor.execute(_OPEN_PLACES + _FOR_UPDATE if has_row_locks else _OPEN_PLACES, [lane, at_most])
-        places = cursor.fetchall()
-        turns: dict[int, int] = {}
-        turn = time.time_ns() // 1000
-        claims: list[Claim | PoolExhausted] = []
-        for excluded in tried:
-            place = next((place for place in places if place[1] not in excluded), None)
-            if place is None:
-                claims.append(_pool_exhausted(model_name, lane))
-                continue
-            places.remove(place)
-            places.append(place)
-            place_id, key_id, name, secret, refusals_in_a_row = place
-            turn += 1
-            turns[place_id] = turn
-            claims.append(Claim(key_id, key_label(key_id, name, secret), secret, model_name, refusals_in_a_row))
-        cursor.executemany(_USE, [(turn, place_id) for place_id, turn in turns.items()])
+    cursor.execute(_HAS_LANE, [model_name])
+    lane = model_name if cursor.fetchone() else ""
+    database: BaseDatabaseWrapper = cursor.db
+    cursor.execute(_REOPEN, [lane, database.ops.adapt_datetimefield_value(datetime.now(UTC))])
+    has_row_locks = database.features.has_select_for_update_skip_locked
+    at_most = len(tried) + max(map(len, tried))
+    cursor.execute(_OPEN_PLACES + _FOR_UPDATE if has_row_locks else _OPEN_PLACES, [lane, at_most])
+    places = cursor.fetchall()
+    turns: dict[int, int] = {}
+    turn = time.time_ns() // 1000
+    claims: list[Claim | PoolExhausted] = []
+    for excluded in tried:
+        place = next((place for place in places if place[1] not in excluded), None)
+        if place is None:
+            claims.append(_pool_exhausted(model_name, lane))
+            continue
+        places.remove(place)
+        places.append(place)
+        place_id, key_id, name, secret, refusals_in_a_row = place
+        turn += 1
+        turns[place_id] = turn
+        claims.append(Claim(key_id, key_label(key_id, name, secret), secret, model_name, refusals_in_a_row))
+    cursor.executemany(_USE, [(turn, place_id) for place_id, turn in turns.items()])
     return claims
 
 
@@ -111,12 +112,11 @@ _ADD_USAGE = (
 )
 
 
-def add_usage(counts: Mapping[tuple[int, str, date], Mapping[str, int]]) -> None:
+def add_usage(cursor: CursorWrapper, counts: Mapping[tuple[int, str, date], Mapping[str, int]]) -> None:
     """Add counts to rows of DailyUsage, given by key, model and day; rows that are missing are made."""
     rows: list[tuple[int | str, ...]] = [
         (key_id, model_name, day.isoformat(), *(numbers.get(name, 0) for name in _COUNTERS))
         # In a fixed order, so that two nodes on PostgreSQL never wait for each other in a circle.
         for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0])
     ]
-    with connection.cursor() as cursor:
-        cursor.executemany(_ADD_USAGE, rows)
+    cursor.executemany(_ADD_USAGE, rows)

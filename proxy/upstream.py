@@ -1,29 +1,31 @@
-"""One HTTP exchange with the Gemini API, and which headers travel. No Django.
+"""One exchange with the Gemini API, and which headers travel. No Django.
 
-urllib3, the engine under requests, is used as it is: raw bytes at the time they come, a thread-safe pool of
-connections, no cookies, no redirects followed.
+Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `http1.py`.
+There are no cookies, and no redirects are followed.
 """
 
 import errno
+import re
 import socket
+import ssl
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from functools import partial
+from typing import IO, Any
 from urllib.request import getproxies, proxy_bypass
 
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
-from urllib3.util import SKIP_HEADER, Timeout
+import certifi
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import Url, make_headers, parse_url
+from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.gemini import CREDENTIAL_HEADERS, Headers, Target, credential_for
+from proxy.http1 import Http1Connection
 from proxy.masking import mask_bytes
+from proxy.sockets import is_open
 
 # RFC 9110, 7.6.1: these end at each hop.
 _HOP_BY_HOP = {
@@ -63,9 +65,12 @@ _NOT_SENT_ON = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDE
 # Alt-Svc would lead the client past us; the server in front writes Date and Server itself.
 _NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | {"alt-svc", "date", "server", "set-cookie"})
 
-_PIECE = 65_536
-_ESTABLISHED = b"\x01"  # the first byte of Linux's tcp_info
 _LONGEST_ERROR = 1_048_576
+_MOST_IDLE = 1000
+
+_BREAKS_LINES = re.compile(r"[\r\n\0]")
+
+Idle = deque[Http1Connection]
 
 
 class UpstreamUnreachable(Exception):
@@ -98,20 +103,17 @@ class UpstreamAnswer:
     Bytes are as on the wire, except that the key's own secret is overwritten wherever it shows up.
     """
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, secret: str) -> None:
-        self.status = response.status
-        self._response = response
+    def __init__(self, status: int, headers: Headers, connection: Http1Connection, idle: Idle, secret: str) -> None:
+        self.status = status
+        self.headers: Headers = [
+            (name, value.replace(secret, "…")) for name, value in headers if name.lower() not in _NOT_HANDED_BACK
+        ]
+        self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
+        self._connection = connection
+        self._idle = idle
         self._secret = secret.encode()
         self._held = b""
-        self.headers: Headers = [
-            (name, value.replace(secret, "…")) if secret in value else (name, value)
-            for name, value in response.headers.itermerged()
-            if name.lower() not in _NOT_HANDED_BACK
-        ]
-
-    @property
-    def content_encoding(self) -> str:
-        return self._response.headers.get("Content-Encoding", "")
+        self._is_closed = False
 
     def read_error(self) -> bytes:
         """Return the whole body in clear (at most 1 MiB of it), decoded and with the secret masked; the end of it.
@@ -163,98 +165,121 @@ class UpstreamAnswer:
     def _pieces(self, at_most: int | None = None) -> Iterator[bytes]:
         read = 0
         try:
-            while piece := self._response.read1(_PIECE, decode_content=False):
+            for piece in self._connection.pieces():
                 yield piece
                 read += len(piece)
                 if at_most and read >= at_most:
                     return
-        except (HTTPError, OSError) as exc:
+        except OSError as exc:
             # As if the client's own connection broke: servers then cut it without a word of their own.
             raise ConnectionResetError(errno.ECONNRESET, "The upstream broke off its answer.") from exc
 
     def close(self) -> None:
-        """Give the connection back when the answer was read to its end, else cut it, so that Google stops."""
-        if not self._response.closed:
-            self._response.close()
-        self._response.release_conn()
-
-
-class _HttpConnection(urllib3.connection.HTTPConnection):
-    @property
-    def is_connected(self) -> bool:
-        return _is_open(self.sock) if self.sock else False
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    @property
-    def is_connected(self) -> bool:
-        return _is_open(self.sock) if self.sock else False
-
-
-def _is_open(sock: socket.socket) -> bool:
-    """Tell whether the other side still holds the connection: its TCP state, in one system call.
-
-    urllib3 polls the socket instead, which under gevent costs as much as reading the whole answer does.
-    """
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
+        """Keep the connection when the answer was read to its end, else cut it, so that Google stops."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._connection.is_reusable and len(self._idle) < _MOST_IDLE:
+            self._idle.append(self._connection)
+        else:
+            self._connection.close()
 
 
 class Upstream:
     """The Gemini API at `base_url`. Safe to share between threads."""
 
     def __init__(self, base_url: str, *, connect_seconds: float, read_seconds: float) -> None:
-        self._pool = _manager_for(base_url).connection_from_url(
-            base_url,
-            {
-                "maxsize": 1000,
-                "retries": False,
-                "timeout": Timeout(connect=connect_seconds, read=read_seconds),
-            },
-        )
-        if hasattr(socket, "TCP_INFO"):
-            is_tls = isinstance(self._pool, urllib3.HTTPSConnectionPool)
-            self._pool.ConnectionCls = _HttpsConnection if is_tls else _HttpConnection
-        self._prefix = urllib3.util.parse_url(base_url).path or ""
+        self._url = parse_url(base_url)
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._tls = _tls_context() if self._url.scheme == "https" else None
+        self._proxy = _proxy_for(self._url)
+        self._idle: Idle = deque()
+
+    def close(self) -> None:
+        """Close the connections that wait for the next request."""
+        while self._idle:
+            self._idle.pop().close()
 
     def send(self, call: Call, secret: str) -> UpstreamAnswer:
         """Send `call` with `secret` as its only credential; return once the head of the answer is there.
 
         Raises UpstreamUnreachable and AnswerLost.
         """
-        if not isinstance(call.body, bytes | None):
-            call.body.seek(0)
+        head = self._head_of(call, secret)
+        connection = self._take_idle() or self._connect()
         try:
-            response = self._pool.urlopen(
-                call.method,
-                self._prefix + call.target.path,
-                body=call.body,
-                headers=_headers_for(call, secret),
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (NewConnectionError, ConnectTimeoutError, SSLError) as exc:
-            raise UpstreamUnreachable(type(exc).__name__) from exc
-        except ReadTimeoutError as exc:
+            connection.send(head, call.body)
+            status, headers = connection.read_head(is_head_request=call.method == "HEAD")
+        except TimeoutError as exc:
+            connection.close()
             raise AnswerLost("The Gemini API did not answer in time.", is_timeout=True) from exc
-        except (HTTPError, OSError) as exc:
+        except OSError as exc:
+            connection.close()
             raise AnswerLost("The Gemini API closed the connection without an answer.", is_timeout=False) from exc
-        return UpstreamAnswer(response, secret)
+        except BaseException:
+            connection.close()
+            raise
+        return UpstreamAnswer(status, headers, connection, self._idle, secret)
+
+    def _take_idle(self) -> Http1Connection | None:
+        """Return the connection that was used last, if the other side still holds it."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if is_open(connection.sock):
+                return connection
+            connection.close()
+
+    def _connect(self) -> Http1Connection:
+        host, port = self._url.host or "", self._url.port or (443 if self._tls else 80)
+        make: Any = HTTPConnection
+        if self._tls:
+            make = partial(HTTPSConnection, ssl_context=self._tls)
+        if self._proxy:
+            opener = make(self._proxy.host, self._proxy.port or 8080, timeout=self._connect_seconds, proxy=self._proxy)
+            credentials = make_headers(proxy_basic_auth=self._proxy.auth) if self._proxy.auth else None
+            opener.set_tunnel(host, port, headers=credentials)
+        else:
+            opener = make(host, port, timeout=self._connect_seconds)
+        try:
+            opener.connect()
+        except (HTTPError, OSError) as exc:
+            opener.close()
+            raise UpstreamUnreachable(type(exc).__name__) from exc
+        sock: socket.socket = opener.sock
+        sock.settimeout(self._read_seconds)
+        return Http1Connection(sock)
+
+    def _head_of(self, call: Call, secret: str) -> bytes:
+        lines = [f"{call.method} {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
+        lines += [f"{name}: {value}" for name, value in _headers_for(call, secret).items()]
+        if _BREAKS_LINES.search("".join(lines)):
+            raise ValueError("A header of the request would break into two.")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _manager_for(base_url: str) -> urllib3.PoolManager:
-    """Return a manager that goes through HTTPS_PROXY where that is set, as requests does."""
-    parsed = urllib3.util.parse_url(base_url)
+def _tls_context() -> ssl.SSLContext:
+    """Return a context that trusts what the system trusts, and else what requests brings along."""
+    context = create_urllib3_context()
+    context.load_default_certs()
+    if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _proxy_for(url: Url) -> Url | None:
+    """Return HTTPS_PROXY, unless NO_PROXY names the host, as requests does."""
     proxy_url = getproxies().get("https")
-    if parsed.scheme == "https" and proxy_url and not proxy_bypass(parsed.host or ""):
-        return urllib3.ProxyManager(proxy_url)
-    return urllib3.PoolManager()
+    is_meant = url.scheme == "https" and proxy_url and not proxy_bypass(url.host or "")
+    return parse_url(proxy_url) if is_meant and proxy_url else None
 
 
 def _headers_for(call: Call, secret: str) -> dict[str, str]:
     """Return the headers that travel: the client's, without what ends here, and exactly one credential."""
-    sent: dict[str, str] = {"User-Agent": SKIP_HEADER, "Accept-Encoding": "identity"}
+    sent: dict[str, str] = {"Accept-Encoding": "identity"}
     named_by_connection: set[str] = set()
     for name, value in call.headers:
         lowered = name.lower()
@@ -262,8 +287,6 @@ def _headers_for(call: Call, secret: str) -> dict[str, str]:
             named_by_connection = {token.strip().lower() for token in value.split(",")}
         elif lowered == "accept-encoding" and "gzip" in value:
             sent["Accept-Encoding"] = "gzip"
-        elif lowered == "user-agent":
-            sent["User-Agent"] = value
         elif lowered not in _NOT_SENT_ON and not lowered.startswith(_ABOUT_THE_CLIENT_PREFIXES):
             sent[name] = value
     for name in list(sent):

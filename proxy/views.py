@@ -1,6 +1,6 @@
 """HttpRequest in, response out."""
 
-import logging
+import socket
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -12,15 +12,13 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from proxy import reports
-from proxy.errors import RequestRefused, error_response, exhausted_response
+from proxy.errors import response_for
 from proxy.incoming import read_call
-from proxy.ledger import LedgerUnavailable, ledger
-from proxy.posting import PoolExhausted
+from proxy.ledger import ledger
 from proxy.quota import next_reset
-from proxy.relay import DeadlineExceeded, relay
-from proxy.upstream import AnswerLost, Upstream, UpstreamUnreachable
-
-logger = logging.getLogger(__name__)
+from proxy.relay import Answer, relay
+from proxy.sockets import ClientWatch
+from proxy.upstream import Upstream
 
 upstream = Upstream(
     settings.UPSTREAM_URL,
@@ -29,36 +27,45 @@ upstream = Upstream(
 )
 
 
+client_watch = ClientWatch()
+
+
 @csrf_exempt
 def relay_view(request: HttpRequest) -> HttpResponseBase:
     """Answer any method and path that is not ours with the upstream's answer; see `relay.py`."""
+    client_socket = request.META.get("gunicorn.socket")
+    client_watch.start(client_socket)
     try:
         call = read_call(request)
         answer = relay(call, ledger=ledger, upstream=upstream, deadline_seconds=settings.DEADLINE_SECONDS)
-    except RequestRefused as exc:
-        return error_response(exc.status, exc.code, exc.message)
-    except PoolExhausted as exc:
-        return exhausted_response(exc, datetime.now(UTC))
-    except UpstreamUnreachable as exc:
-        logger.error("The Gemini API is out of reach: %s", exc)  # noqa: TRY400
-        return error_response(502, "UNAVAILABLE", "The Gemini API is out of reach from this key manager.")
-    except AnswerLost as exc:
-        logger.error("%s", exc)  # noqa: TRY400
-        status, code = (504, "DEADLINE_EXCEEDED") if exc.is_timeout else (502, "UNAVAILABLE")
-        return error_response(status, code, str(exc))
-    except DeadlineExceeded:
-        return error_response(504, "DEADLINE_EXCEEDED", "Too many keys failed over; the time for this request is up.")
-    except LedgerUnavailable as exc:
-        return error_response(503, "UNAVAILABLE", str(exc))
-    except Exception:
-        logger.exception("The relay failed.")
-        return error_response(500, "INTERNAL", "The key manager failed; its log says why.")
-    response = StreamingHttpResponse(answer.body, status=answer.status)
-    del response.headers["Content-Type"]
-    for name, value in answer.headers:
-        response.headers[name] = value
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    except BaseException as exc:
+        client_watch.stop(client_socket)
+        if not isinstance(exc, Exception):
+            raise
+        return response_for(exc, datetime.now(UTC))
+    return RelayedResponse(answer, client_socket)
+
+
+class RelayedResponse(StreamingHttpResponse):
+    """An answer on its way to the client, who is watched until it is closed."""
+
+    def __init__(self, answer: Answer, client_socket: socket.socket | None) -> None:
+        super().__init__(answer.body, status=answer.status)
+        self._answer = answer
+        self._client_socket = client_socket
+        del self.headers["Content-Type"]
+        for name, value in answer.headers:
+            self.headers[name] = value
+        self.headers["X-Accel-Buffering"] = "no"
+
+    def close(self) -> None:
+        """Close the body, without Django's `request_finished`.
+
+        That signal looks for database connections to close; the relay holds none, and looking took 6 % of its time.
+        """
+        client_watch.stop(self._client_socket)
+        self._answer.body.close()
+        self.closed = True
 
 
 @require_safe
