@@ -3,6 +3,7 @@
 import logging.config
 import os
 import signal
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -53,6 +54,5 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Write what the ledger still holds, such as the token counts of the last streams."""
-    from proxy.ledger import ledger  # noqa: PLC0415  # models are there only after the worker has loaded the app
-
-    ledger.close()
+    if module := sys.modules.get("proxy.ledger"):  # not there when the app failed to load
+        module.ledger.close()

@@ -10,8 +10,8 @@ class ProxyConfig(AppConfig):
     verbose_name = "Gemini keys"
 
     def ready(self) -> None:
-        # Both look through all connections at the start of each request. Ours are closed at the end of each request, and
-        # queries are not collected: nothing is found, and looking took 3 % of the relay's time.
+        # Both look through all connections when a request begins. Ours are closed when it ends, and queries are not
+        # collected: nothing is found, and looking took 3 % of the relay's time.
         request_started.disconnect(close_old_connections)
         request_started.disconnect(reset_queries)
         from proxy import checks  # noqa: F401, PLC0415  # registers them

@@ -12,7 +12,8 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 try:
     import pysqlite3
@@ -62,7 +63,16 @@ class _PatientCursor(base.SQLiteCursorWrapper):
 
     wrapper: DatabaseWrapper
 
+    def convert_query(self, query: str, *, param_names: Any = None) -> str:
+        """Write parameters as SQLite does, once for each text: the ledger's statements are always the same few."""
+        return _converted(query) if param_names is None else str(super().convert_query(query, param_names=param_names))
+
     def execute(self, query: str, params: Any = None) -> Any:
         if self.wrapper.in_atomic_block:
             return super().execute(query, params)
         return self.wrapper.waiting_for_turn(lambda: super(_PatientCursor, self).execute(query, params))
+
+
+@lru_cache(maxsize=512)
+def _converted(query: str) -> str:
+    return str(base.SQLiteCursorWrapper.convert_query(cast("Any", None), query))
