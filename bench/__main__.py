@@ -6,17 +6,20 @@ import signal
 import sys
 from collections.abc import Callable
 
+from bench.claims import claims
 from bench.latency import latency
 from bench.processes import raise_open_files
 from bench.rps import rps
 from bench.streams import streams
 from bench.table import Row, table
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"rps": rps, "streams": streams, "latency": latency}
+PARTS: dict[str, Callable[[], list[Row]]] = {"rps": rps, "streams": streams, "latency": latency, "claims": claims}
 LEGEND = """\
-rps: 32 connections, static upstream; latency: one connection. Reference of both: nginx in our place.
+rps: 32 connections, static upstream; latency: one connection. Reference of both: nginx's proxy_pass in our place,
+as it comes, which opens a connection for each request; "kept" is nginx told to keep its upstream connections.
 obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
 streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
+claims: 10,000 keys, 9,990 of them exhausted; reference: 10 keys, none exhausted.
 Medians of interleaved rounds, but sums of errors, and the worst round of whole streams and maxima."""
 
 

@@ -39,6 +39,12 @@ STATIC = """
     }}
 """
 PROXY = """
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ proxy_pass http://127.0.0.1:{upstream_port}; }}
+    }}
+"""
+KEEPING_PROXY = """
     upstream gemini {{ server 127.0.0.1:{upstream_port}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
@@ -61,9 +67,10 @@ def served(folder: Path, port: int) -> int:
 
 
 @contextmanager
-def limit(folder: Path, *, upstream_port: int, port: int) -> Iterator[None]:
-    """Pass requests on `port` on to `upstream_port`, in two workers, over connections that are kept."""
-    with _nginx(folder / "limit", PROXY.format(upstream_port=upstream_port, port=port), port=port, workers=2):
+def limit(folder: Path, *, upstream_port: int, port: int, keeps_connections: bool = False) -> Iterator[None]:
+    """Pass requests on `port` on to `upstream_port`, in two workers."""
+    http = (KEEPING_PROXY if keeps_connections else PROXY).format(upstream_port=upstream_port, port=port)
+    with _nginx(folder / f"limit-{port}", http, port=port, workers=2):
         yield
 
 

@@ -85,7 +85,14 @@ def main() -> None:
     Key.objects.bulk_create(Key(secret=f"secret-{number}", last_used=timezone.now()) for number in range(20))
     connection.close()
     os.environ.update(OBVIOUS_DATABASE=database, OBVIOUS_UPSTREAM_PORT=upstream_port)
-    gunicorn = [sys.executable, "-m", "gunicorn", "bench.obvious:application", "--worker-class=gthread", "--config=/dev/null"]
+    gunicorn = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "bench.obvious:application",
+        "--worker-class=gthread",
+        "--config=/dev/null",
+    ]
     gunicorn += [f"--workers={WORKERS}", f"--threads={THREADS}", f"--bind=127.0.0.1:{port}"]
     os.execv(sys.executable, gunicorn)
 

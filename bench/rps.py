@@ -14,7 +14,7 @@ from bench.wrk import rounds
 
 def rps() -> list[Row]:
     """Return throughput, latencies and errors; print what the product counted of what was served."""
-    names = ["product", "nginx", "obvious"]
+    names = ["product", "nginx", "obvious", "kept"]
     upstreams = {name: free_port() for name in names}
     ports = {name: free_port() for name in names}
     with TemporaryDirectory() as temporary:
@@ -25,6 +25,7 @@ def rps() -> list[Row]:
             # Each has an upstream port of its own, so that what it was served can be told apart.
             nginx.static_upstream(folder, list(upstreams.values())),
             nginx.limit(folder, upstream_port=upstreams["nginx"], port=ports["nginx"]),
+            nginx.limit(folder, upstream_port=upstreams["kept"], port=ports["kept"], keeps_connections=True),
             running(obvious, port=ports["obvious"], log=folder / "obvious.log"),
             product(folder / "product", upstream_port=upstreams["product"], port=ports["product"]),
         ):
@@ -33,10 +34,13 @@ def rps() -> list[Row]:
         counted, served = _counted(folder / "product"), nginx.served(folder, upstreams["product"])
     print(f"counted {counted:,} of {served:,}\n")
     units = {"requests_per_second": "1/s", "p50": "ms", "p99": "ms", "errors": ""}
-    return [
-        Row("rps", figure.replace("_", " "), unit, *(getattr(loads[name], figure) for name in names))
+    rows = [
+        Row("rps", figure.replace("_", " "), unit, *(getattr(loads[name], figure) for name in names[:3]))
         for figure, unit in units.items()
     ]
+    kept = loads["kept"].requests_per_second
+    rows.insert(1, Row("rps", "requests per second, kept", "1/s", loads["product"].requests_per_second, kept))
+    return rows
 
 
 def _counted(folder: Path) -> int:
