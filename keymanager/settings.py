@@ -157,6 +157,8 @@ LOGGING: dict[str, Any] = {
         # Their own handlers would write request lines with ?key=… unmasked.
         "django.server": {"handlers": [], "propagate": True},
         "urllib3": {"level": "WARNING"},
+        # It would repeat each 4xx that a client of the relay gets.
+        "django.request": {"level": "ERROR"},
     },
 }
 if LOG_DIR:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.models import Group
 from django.db.models import Max, OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.dateformat import format as date_format
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
@@ -23,7 +25,8 @@ from proxy.reports import today
 admin.site.site_header = "Gemini key manager"
 admin.site.site_title = "Gemini key manager"
 admin.site.index_title = "Keys and usage"
-admin.site.site_url = "/dashboard/"
+admin.site.site_url = None  # the pages link to the dashboard themselves
+admin.site.unregister(Group)
 
 
 if TYPE_CHECKING:  # Django's classes take a model only in the stubs
@@ -78,7 +81,7 @@ class StateFilter(admin.SimpleListFilter):
 class ApiKeyAdmin(KeyAdmin):
     """Keys, masked everywhere."""
 
-    list_display = ["label_shown", "project", "state_shown", "answers_today", "last_used_shown", "is_enabled"]
+    list_display = ["label_shown", "project", "state_shown", "answers_today", "last_used_shown"]
     list_filter = [StateFilter, "project"]
     search_fields = ["name", "project"]
     ordering = ["id"]
@@ -119,7 +122,7 @@ class ApiKeyAdmin(KeyAdmin):
         last_used = getattr(key, "last_used", None)
         if not last_used:
             return None
-        return datetime.fromtimestamp(last_used / 1e6, timezone.get_current_timezone())
+        return date_format(datetime.fromtimestamp(last_used / 1e6, timezone.get_current_timezone()), "j M H:i")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return ["secrets", "name", "project"] if obj is None else list(self.fields or [])
@@ -132,7 +135,8 @@ class ApiKeyAdmin(KeyAdmin):
 
     @method_decorator(sensitive_post_parameters("secrets"))
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
-        return super().add_view(request, form_url, extra_context)
+        only_save = {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Write a change with all that follows from it, or add every key that was pasted."""

@@ -272,13 +272,22 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
             )
 
 
+WINDOWS = [
+    (Window.DAY.value, "requests or tokens a day"),
+    (Window.MINUTE.value, "requests or tokens a minute"),
+    (Window.NONE.value, "the project may not use this model"),
+    (Window.CREDITS.value, "credits spent, or a spending cap"),
+    (Window.UNKNOWN.value, "no reason given"),
+]
+
+
 class ExhaustionEvent(models.Model):
     """A quota that ran out: of one model, or of all ("") when the money ran out. Holds for the key's whole project."""
 
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="exhaustion")
     project = models.CharField(max_length=100, blank=True, help_text="The key's project at that time.")
     model_name = models.CharField(max_length=200, blank=True)
-    window = models.CharField(max_length=10, choices=[(w.value, w.value) for w in Window])
+    window = models.CharField(max_length=10, choices=WINDOWS)
     limit = models.PositiveBigIntegerField(null=True, help_text="The limit that Google named, if it did.")
     since = models.DateTimeField()
     until = models.DateTimeField(null=True, help_text="Empty: until somebody revives the key.")
