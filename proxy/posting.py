@@ -48,7 +48,8 @@ _OPEN_PLACES = (
     f"FROM {_PLACE} place JOIN {_KEY} key ON key.id = place.key_id "
     "WHERE place.model_name = %s AND place.is_open ORDER BY place.last_used LIMIT %s"
 )
-_FOR_UPDATE = " FOR UPDATE OF place SKIP LOCKED"
+_FOR_UPDATE = " FOR UPDATE OF place"
+_SKIPPING_LOCKED = _FOR_UPDATE + " SKIP LOCKED"
 _USE = f"UPDATE {_PLACE} SET last_used = %s WHERE id = %s"
 
 
@@ -61,10 +62,13 @@ def take_keys(cursor: CursorWrapper, model_name: str, tried: list[set[int]]) -> 
     lane = model_name if cursor.fetchone() else ""
     database: BaseDatabaseWrapper = cursor.db
     cursor.execute(_REOPEN, [lane, database.ops.adapt_datetimefield_value(datetime.now(UTC))])
-    has_row_locks = database.features.has_select_for_update_skip_locked
     at_most = len(tried) + max(map(len, tried))
-    cursor.execute(_OPEN_PLACES + _FOR_UPDATE if has_row_locks else _OPEN_PLACES, [lane, at_most])
+    has_row_locks = database.features.has_select_for_update_skip_locked
+    cursor.execute(_OPEN_PLACES + _SKIPPING_LOCKED if has_row_locks else _OPEN_PLACES, [lane, at_most])
     places = cursor.fetchall()
+    if has_row_locks and len(places) < at_most:  # other nodes hold the rest for a moment, which is not exhaustion
+        cursor.execute(_OPEN_PLACES + _FOR_UPDATE, [lane, at_most])
+        places = cursor.fetchall()
     turns: dict[int, int] = {}
     turn = time.time_ns() // 1000
     claims: list[Claim | PoolExhausted] = []

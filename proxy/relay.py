@@ -9,33 +9,22 @@ comes back is the answer: it is counted first, then handed on byte for byte as i
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from proxy.gemini import Headers
+from proxy.answer import Answer, CountedBody
 from proxy.ledger import Ledger
 from proxy.posting import Claim
 from proxy.refusals import message_in, read_fault, read_refusal
-from proxy.tokens import TokenMeter
-from proxy.upstream import AnswerLost, Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+from proxy.upstream import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 logger = logging.getLogger(__name__)
 
 OVERLOADED = {500, 503, 504}
 PAUSES = (0.25, 0.75)  # seconds before an overloaded or unreachable API is asked again
-CLIENT_CLOSED, TIMED_OUT = 499, 504
+LOST = 504  # how an answer that never came is counted: Google may have done the work
 
 
 class DeadlineExceeded(Exception):
     """Too much time went into tries with too many keys."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the client gets. Whoever holds it iterates over it and closes it."""
-
-    status: int
-    headers: Headers
-    body: "CountedBody"
 
 
 def relay(call: Call, *, ledger: Ledger, upstream: Upstream, deadline_seconds: float) -> Answer:
@@ -79,9 +68,8 @@ def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream, deadline: 
         except UpstreamUnreachable:
             if not (pause := _next_pause(pauses, deadline)):
                 raise
-        except BaseException as exc:  # GreenletExit too: the client left while Google was at work
-            lost = TIMED_OUT if isinstance(exc, AnswerLost) else CLIENT_CLOSED
-            ledger.book_answer(claim, lost)
+        except BaseException:  # AnswerLost, and GreenletExit: the client left while Google was at work
+            ledger.book_answer(claim, LOST)
             raise
         else:
             if answer.status not in OVERLOADED or not call.target.is_repeatable:
@@ -96,22 +84,3 @@ def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream, deadline: 
 def _next_pause(pauses: Iterator[float], deadline: float) -> float | None:
     pause = next(pauses, None)
     return pause if pause and time.monotonic() + pause < deadline else None
-
-
-class CountedBody:
-    """The body of an answer, byte for byte, with its tokens booked at the end, however it ends."""
-
-    def __init__(self, answer: UpstreamAnswer, claim: Claim, ledger: Ledger) -> None:
-        self._answer = answer
-        self._claim = claim
-        self._ledger = ledger
-        self._meter = TokenMeter(answer.content_encoding)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._answer:
-            self._meter.feed(piece)
-            yield piece
-
-    def close(self) -> None:
-        self._answer.close()
-        self._ledger.book_tokens(self._claim, self._meter.tokens)

@@ -12,11 +12,12 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from proxy import reports
+from proxy.answer import Answer
 from proxy.errors import response_for
 from proxy.incoming import read_call
 from proxy.ledger import ledger
 from proxy.quota import next_reset
-from proxy.relay import Answer, relay
+from proxy.relay import relay
 from proxy.sockets import ClientWatch
 from proxy.upstream import Upstream
 

@@ -1,0 +1,38 @@
+"""What the client gets: an answer whose body is counted while it passes. No Django."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from proxy.gemini import Headers
+from proxy.ledger import Ledger
+from proxy.posting import Claim
+from proxy.tokens import TokenMeter
+from proxy.upstream import UpstreamAnswer
+
+
+class CountedBody:
+    """The body of an answer, byte for byte, with its tokens booked at the end, however it ends."""
+
+    def __init__(self, answer: UpstreamAnswer, claim: Claim, ledger: Ledger) -> None:
+        self._answer = answer
+        self._claim = claim
+        self._ledger = ledger
+        self._meter = TokenMeter(answer.content_encoding)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._answer:
+            self._meter.feed(piece)
+            yield piece
+
+    def close(self) -> None:
+        self._answer.close()
+        self._ledger.book_tokens(self._claim, self._meter.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the client gets. Whoever holds it iterates over it and closes it."""
+
+    status: int
+    headers: Headers
+    body: CountedBody
