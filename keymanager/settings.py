@@ -4,6 +4,8 @@ Source of the defaults: README.md, "Settings"; a test compares the two.
 """
 
 import contextlib
+import logging
+import math
 import os
 import secrets
 import tempfile
@@ -17,13 +19,38 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 env.read_env(BASE_DIR / ".env")
+os.umask(0o077)  # real keys are in the database: what we write is for our own eyes
 
 
 def _positive(name: str, default: float) -> float:
-    number = float(env.float(name, default))
-    if number <= 0:
-        raise ImproperlyConfigured(f"{name} must be a number above 0, not {number:g}.")
+    """Return a number above 0."""
+    text = env.str(name, str(default))
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ImproperlyConfigured(f"{name} must be a number above 0, not {text!r}.")
     return number
+
+
+def _whole(name: str, default: int) -> int:
+    """Return a whole number above 0."""
+    number = _positive(name, default)
+    if number != int(number):
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {number:g}.")
+    return int(number)
+
+
+def _switch(name: str, default: bool) -> bool:
+    """Return whether something is on; only words that say so are taken."""
+    text = env.str(name, "on" if default else "off").lower()
+    if text not in _ON | _OFF:
+        raise ImproperlyConfigured(f"{name} must be on or off, not {text!r}.")
+    return text in _ON
+
+
+_ON, _OFF = {"1", "on", "true", "yes"}, {"", "0", "off", "false", "no"}
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -33,6 +60,27 @@ def _zone(name: str) -> ZoneInfo:
         raise ImproperlyConfigured(
             f"QUOTA_TIME_ZONE={name!r} is not a time zone; write it like America/Los_Angeles."
         ) from exc
+
+
+def _folder(name: str, path: Path) -> Path:
+    """Return `path`, made if it was not there; only its owner may look into it then."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ImproperlyConfigured(f"{name}: there can be no folder {path} ({exc.strerror}).") from exc
+    return path
+
+
+def _database(name: str, default: str) -> dict[str, Any]:
+    try:
+        database: dict[str, Any] = env.db_url(name, default)
+    except ValueError:
+        database = {}
+    if database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
+        raise ImproperlyConfigured(
+            f"{name} must be like postgres://user:password@host/name or sqlite:////path/to/file."
+        )
+    return database
 
 
 def _secret_key() -> str:
@@ -55,22 +103,23 @@ CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
 DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)
 MAX_BODY_MB = _positive("MAX_BODY_MB", 100)
-EXHAUSTED_STATUS = env.int("EXHAUSTED_STATUS", 503)
+EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
 QUOTA_TIME_ZONE = env.str("QUOTA_TIME_ZONE", "America/Los_Angeles")
 QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)
 
 # The service
 BIND = env.str("BIND", "0.0.0.0:5000")
-WEB_WORKERS = env.int("WEB_WORKERS", 2)
-GRACEFUL_SECONDS = env.int("GRACEFUL_SECONDS", 30)
+WEB_WORKERS = _whole("WEB_WORKERS", 2)
+GRACEFUL_SECONDS = _whole("GRACEFUL_SECONDS", 30)
 KEY_FILE = env.str("KEY_FILE", "key.txt")
-DATA_DIR = BASE_DIR / env.str("DATA_DIR", "data")
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # real keys are in it
+DATA_DIR = _folder("DATA_DIR", BASE_DIR / env.str("DATA_DIR", "data"))
 LOG_DIR = env.str("LOG_DIR", "logs")
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO").upper()
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL!r}.")
 
 # Django
-DEBUG = env.bool("DEBUG", False)
+DEBUG = _switch("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY", "") or _secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -78,6 +127,7 @@ ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DEFAULT_EXCEPTION_REPORTER = "proxy.error_pages.MaskingReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "proxy.error_pages.NoPostedData"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -127,7 +177,7 @@ WHITENOISE_USE_FINDERS = True
 # An admin pastes many keys at once; bodies of the relay do not go through this limit but through MAX_BODY_MB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 20 * 1024 * 1024
 
-DATABASES = {"default": env.db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
+DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["ENGINE"] = "proxy.sqlite"
     DATABASES["default"]["OPTIONS"] = {
@@ -140,6 +190,15 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         ),
     }
 
+OWN_PATHS = ("/admin/", "/dashboard/", "/static/")
+
+
+def _is_about_own_pages(record: logging.LogRecord) -> bool:
+    """Tell whether a record of Django's is about a page; the relay says itself what went wrong, and with which key."""
+    request = getattr(record, "request", None)
+    return request is None or request.path_info.startswith(OWN_PATHS)
+
+
 _handlers = ["console"]
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -151,21 +210,21 @@ LOGGING: dict[str, Any] = {
             "secrets": [PLACEHOLDER_TOKEN],
         }
     },
+    "filters": {"own_pages": {"()": "django.utils.log.CallbackFilter", "callback": _is_about_own_pages}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "masked"}},
     "root": {"handlers": _handlers, "level": LOG_LEVEL},
     "loggers": {
         # Their own handlers would write request lines with ?key=… unmasked.
         "django.server": {"handlers": [], "propagate": True},
         "urllib3": {"level": "WARNING"},
-        # It would repeat each 4xx that a client of the relay gets.
-        "django.request": {"level": "ERROR"},
+        "django.request": {"filters": ["own_pages"]},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
     },
 }
 if LOG_DIR:
-    (BASE_DIR / LOG_DIR).mkdir(parents=True, exist_ok=True)
     LOGGING["handlers"]["file"] = {
         "class": "concurrent_log_handler.ConcurrentRotatingFileHandler",  # several workers write one file
-        "filename": str(BASE_DIR / LOG_DIR / "keymanager.log"),
+        "filename": str(_folder("LOG_DIR", BASE_DIR / LOG_DIR) / "keymanager.log"),
         "maxBytes": 1_000_000,
         "backupCount": 3,
         "encoding": "utf-8",

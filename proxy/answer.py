@@ -18,6 +18,7 @@ class CountedBody:
         self._claim = claim
         self._ledger = ledger
         self._meter = TokenMeter(answer.content_encoding)
+        self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._answer:
@@ -25,6 +26,10 @@ class CountedBody:
             yield piece
 
     def close(self) -> None:
+        """End the exchange and book the tokens seen so far; harmless twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._answer.close()
         self._ledger.book_tokens(self._claim, self._meter.tokens)
 

@@ -1,6 +1,7 @@
 """System checks: what is well-formed and still wrong."""
 
 from typing import Any
+from urllib.request import getproxies
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
@@ -38,8 +39,16 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         )
     if settings.EXHAUSTED_STATUS not in (429, 503):
         found.append(Error("EXHAUSTED_STATUS is neither 503 nor 429.", id="proxy.E003"))
-    if ":" not in settings.BIND:
+    if not all(address.rpartition(":")[2].isdigit() and ":" in address for address in settings.BIND.split(",")):
         found.append(Error("BIND has no port.", hint="Write it like 0.0.0.0:5000", id="proxy.E004"))
+    if getproxies().get("https", "").startswith("socks"):
+        found.append(
+            Error(
+                "HTTPS_PROXY is a SOCKS proxy, which the relay cannot use.",
+                hint="Give the address of an HTTP proxy, like http://127.0.0.1:8080, or leave HTTPS_PROXY out.",
+                id="proxy.E005",
+            )
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 import hmac
 import mmap
 import tempfile
+from contextlib import ExitStack
 from typing import IO
 
 from django.conf import settings
@@ -84,14 +85,16 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
         body = _read(stream, expected)
         _check_whole(len(body), expected)
         return body, expected
-    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  # lives as long as its Call
-    size = 0
-    while piece := _read(stream, _PIECE if expected is None else min(_PIECE, expected - size)):
-        size += len(piece)
-        if size > most:
-            raise _too_large()
-        spool.write(piece)
-    _check_whole(size, expected)
+    with ExitStack() as on_failure:
+        spool = on_failure.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
+        size = 0
+        while piece := _read(stream, _PIECE if expected is None else min(_PIECE, expected - size)):
+            size += len(piece)
+            if size > most:
+                raise _too_large()
+            spool.write(piece)
+        _check_whole(size, expected)
+        on_failure.pop_all()  # it lives as long as its Call
     return spool, size
 
 

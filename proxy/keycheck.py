@@ -9,6 +9,7 @@ import requests
 from django.conf import settings
 
 from proxy.gemini import credential_for
+from proxy.masking import mask_bytes
 from proxy.models import ApiKey
 from proxy.refusals import message_in, read_fault
 
@@ -33,9 +34,10 @@ def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKe
         for answer in as_completed(asked):
             key = asked[answer]
             status, content = answer.result()
+            content = mask_bytes(content, (key.secret or "").encode())
             rows = ApiKey.objects.filter(id=key.pk)
             if fault := read_fault(status, content):
-                reason = message_in(content).replace(key.secret or "", key.masked)
+                reason = message_in(content)
                 rows.mark_bad(fault, reason, moment)
                 yield key, Verdict.BAD, f"{fault}: {reason}"
             elif status in (200, 429):

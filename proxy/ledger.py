@@ -103,12 +103,13 @@ class Ledger:
             yield claim
 
     def book_answer(self, claim: Claim, status: int) -> None:
-        """Count an answer; return once that is on disk. Raises LedgerUnavailable."""
+        """Count an answer, or a 429 that is handed on; return once that is on disk. Raises LedgerUnavailable."""
         effect = None
         if claim.refusals_in_a_row and status < 400:
             places = Place.objects.filter(key=claim.key_id, model_name=claim.model_name)
             effect = partial(places.update, refusals_in_a_row=0)
-        booking = _Booking(claim, datetime.now(UTC), effect, answers=1, errors=int(status >= 400))
+        counts = {"refusals": 1} if status == 429 else {"answers": 1, "errors": int(status >= 400)}
+        booking = _Booking(claim, datetime.now(UTC), effect, **counts)
         self._put(booking)
         booking.wait()
 
@@ -174,7 +175,7 @@ class Ledger:
         except (OperationalError, InterfaceError) as exc:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
             connection.close()
-            self._unsaved = [entry for entry in entries if isinstance(entry, _Booking)]
+            self._unsaved += [entry for entry in entries if isinstance(entry, _Booking)]
             failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
         except Exception:
             if len(entries) > 1:  # one of them is wrong: find it by writing each on its own

@@ -7,7 +7,6 @@ from django.http import HttpRequest, HttpResponseBase
 
 from proxy.views import relay_view
 
-OWN_PATHS = ("/admin/", "/dashboard/", f"/{settings.STATIC_URL.strip('/')}/")
 OWN_FILES = {"/admin", "/dashboard", "/healthz", "/readyz"}
 
 
@@ -20,7 +19,7 @@ def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         path = request.path_info
-        if path in OWN_FILES or path.startswith(OWN_PATHS):
+        if path in OWN_FILES or path.startswith(settings.OWN_PATHS):
             return get_response(request)
         return relay_view(request)
 

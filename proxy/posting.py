@@ -50,6 +50,7 @@ _OPEN_PLACES = (
 )
 _FOR_UPDATE = " FOR UPDATE OF place"
 _SKIPPING_LOCKED = _FOR_UPDATE + " SKIP LOCKED"
+_LAST_TURN = f"SELECT MAX(last_used) FROM {_PLACE} WHERE model_name = %s AND is_open"
 _USE = f"UPDATE {_PLACE} SET last_used = %s WHERE id = %s"
 
 
@@ -70,7 +71,8 @@ def take_keys(cursor: CursorWrapper, model_name: str, tried: list[set[int]]) -> 
         cursor.execute(_OPEN_PLACES + _FOR_UPDATE, [lane, at_most])
         places = cursor.fetchall()
     turns: dict[int, int] = {}
-    turn = time.time_ns() // 1000
+    cursor.execute(_LAST_TURN, [lane])
+    turn = max(time.time_ns() // 1000, cursor.fetchone()[0] or 0)  # the clock may have been set back
     claims: list[Claim | PoolExhausted] = []
     for excluded in tried:
         place = next((place for place in places if place[1] not in excluded), None)

@@ -148,7 +148,7 @@ def _error_in(content: bytes) -> dict[str, Any] | None:
     """Return the `error` object of a body, which may also come inside an array; None when it is not JSON."""
     try:
         parsed = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(parsed, list):
         parsed = next(_dicts(parsed), None)

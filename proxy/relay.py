@@ -39,16 +39,22 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, deadline_seconds: f
             raise DeadlineExceeded(call.model_name)
         answer = ask(call, claim, ledger, upstream, deadline)
         if answer.status >= 400:
-            content = answer.read_error()
-            if refusal := read_refusal(answer.status, content):
+            if refusal := read_refusal(answer.status, answer.error):
+                answer.close()
                 until = ledger.book_refusal(claim, refusal)
                 logger.info(
-                    "%s was refused %s (%s), rests until %s", claim.label, claim.model_name, refusal.window, until
+                    "%s was refused %s (%s), rests until %s",
+                    claim.label,
+                    claim.model_name,
+                    refusal.window,
+                    until.astimezone().isoformat(timespec="seconds") if until else "somebody acts",
                 )
                 continue
-            if fault := read_fault(answer.status, content):
-                ledger.book_fault(claim, fault, message_in(content))
-                logger.warning("%s is %s and leaves the rotation: %s", claim.label, fault, message_in(content))
+            if fault := read_fault(answer.status, answer.error):
+                answer.close()
+                reason = message_in(answer.error)
+                ledger.book_fault(claim, fault, reason)
+                logger.warning("%s is %s and leaves the rotation: %s", claim.label, fault, reason)
                 continue
         try:
             ledger.book_answer(claim, answer.status)

@@ -5,12 +5,14 @@ There are no cookies, and no redirects are followed.
 """
 
 import errno
+import logging
 import re
 import socket
 import ssl
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
@@ -23,9 +25,11 @@ from urllib3.util import Url, make_headers, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.gemini import CREDENTIAL_HEADERS, Headers, Target, credential_for
-from proxy.http1 import Http1Connection
+from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.masking import mask_bytes
 from proxy.sockets import is_open
+
+logger = logging.getLogger(__name__)
 
 # RFC 9110, 7.6.1: these end at each hop.
 _HOP_BY_HOP = {
@@ -51,14 +55,28 @@ _ABOUT_THE_CLIENT = {
     "tracestate",
     "true-client-ip",
     "via",
-    "x-client-ip",
     "x-correlation-id",
     "x-gemini-api-privileged-user-id",
     "x-goog-user-project",
     "x-real-ip",
     "x-request-id",
 }
-_ABOUT_THE_CLIENT_PREFIXES = ("cf-", "fly-", "x-amzn-", "x-cloud-trace", "x-forwarded-", "x-original-", "x-stainless-")
+_ABOUT_THE_CLIENT_PREFIXES = (
+    "cf-",
+    "fastly-",
+    "fly-",
+    "sentry-",
+    "x-amzn-",
+    "x-b3-",
+    "x-client-",
+    "x-cloud-trace",
+    "x-cluster-",
+    "x-datadog-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-original-",
+    "x-stainless-",
+)
 # Written anew for each exchange. Of the encodings only gzip: we count tokens on the side.
 _WRITTEN_HERE = {"accept-encoding", "content-length", "expect", "host"}
 _NOT_SENT_ON = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDENTIAL_HEADERS)
@@ -67,7 +85,9 @@ _NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | {"alt-svc", "date", "server", "set-co
 
 _LONGEST_ERROR = 1_048_576
 _MOST_IDLE = 1000
+_OF_PACKED_BODIES = {"content-encoding", "content-length"}
 
+_TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
 Idle = deque[Http1Connection]
@@ -96,11 +116,17 @@ class Call:
     size: int
     model_name: str
 
+    def close(self) -> None:
+        """Close the body, if it is a file; needed no longer once the answer begins."""
+        if self.body is not None and not isinstance(self.body, bytes):
+            self.body.close()
+
 
 class UpstreamAnswer:
-    """An answer whose body has not been read yet: iterate over it, `read_error` it, or `close` it.
+    """An answer whose body is still to come: iterate over it, and close it, which is harmless twice.
 
-    Bytes are as on the wire, except that the key's own secret is overwritten wherever it shows up.
+    Bytes are as on the wire, except that the key's own secret is overwritten wherever it shows up. `error` is the body
+    of a status of 400 and more, in clear and masked, at most 1 MiB of it; b"" for other answers.
     """
 
     def __init__(self, status: int, headers: Headers, connection: Http1Connection, idle: Idle, secret: str) -> None:
@@ -109,70 +135,69 @@ class UpstreamAnswer:
             (name, value.replace(secret, "…")) for name, value in headers if name.lower() not in _NOT_HANDED_BACK
         ]
         self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
+        self.error = b""
         self._connection = connection
         self._idle = idle
         self._secret = secret.encode()
-        self._held = b""
+        self._read = b""
+        self._rest = connection.pieces()
         self._is_closed = False
 
-    def read_error(self) -> bytes:
-        """Return the whole body in clear (at most 1 MiB of it), decoded and with the secret masked; the end of it.
-
-        Iterating afterwards gives this same body.
-        """
-        try:
-            content = b"".join(self._pieces(_LONGEST_ERROR))
-        finally:
-            self.close()
-        if self.content_encoding and self._secret not in content:
-            try:
-                decoded = zlib.decompress(content, wbits=47)
-            except zlib.error:
-                decoded = content
-            if self._secret not in decoded:
-                self._held = content
-                return decoded
-            content = decoded
-            self.headers = [pair for pair in self.headers if pair[0].lower() != "content-encoding"]
-        self._held = mask_bytes(content, self._secret)
-        self.headers = [pair for pair in self.headers if pair[0].lower() != "content-length"]
-        self.headers.append(("Content-Length", str(len(self._held))))
-        return self._held
+    def read_error(self) -> None:
+        """Read the body as far as `error` needs it; iterating afterwards still gives all. OSError if it breaks."""
+        for piece in self._rest:
+            self._read += piece
+            if len(self._read) >= _LONGEST_ERROR:
+                break
+        clear = self._read
+        if self.content_encoding:
+            with suppress(zlib.error):
+                clear = zlib.decompressobj(wbits=47).decompress(self._read, _LONGEST_ERROR)
+        self.error = mask_bytes(clear, self._secret)
+        if (
+            self.error != clear and clear is not self._read
+        ):  # the secret is in there packed: send it unpacked and masked
+            self._read = self.error
+            self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
+            self.headers.append(("Content-Length", str(len(self.error))))
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._held:
-            yield self._held
-            return
         held = b""
         for piece in self._pieces():
-            piece = held + piece
-            if self._secret[:4] in piece[-len(self._secret) :] or self._secret in piece:
-                piece = mask_bytes(piece, self._secret)
-                held = piece[len(piece) - self._overlap(piece) :]
-                piece = piece[: len(piece) - len(held)]
-            else:
-                held = b""
-            if piece:
+            piece = mask_bytes(held + piece, self._secret)
+            held = piece[len(piece) - self._overlap(piece) :]
+            if piece := piece[: len(piece) - len(held)]:
                 yield piece
         if held:
             yield held
 
     def _overlap(self, piece: bytes) -> int:
         """Return how many bytes at the end of `piece` may be the beginning of the secret."""
-        longest = min(len(self._secret) - 1, len(piece))
-        return next((n for n in range(longest, 3, -1) if piece.endswith(self._secret[:n])), 0)
+        end = piece[1 - len(self._secret) :]
+        start = end.find(self._secret[:1])
+        while start >= 0 and not self._secret.startswith(end[start:]):
+            start = end.find(self._secret[:1], start + 1)
+        return len(end) - start if start >= 0 else 0
 
-    def _pieces(self, at_most: int | None = None) -> Iterator[bytes]:
-        read = 0
+    def _pieces(self) -> Iterator[bytes]:
+        if self._read:
+            yield self._read
         try:
-            for piece in self._connection.pieces():
-                yield piece
-                read += len(piece)
-                if at_most and read >= at_most:
-                    return
+            yield from self._unpacked_and_clean() if self.content_encoding else self._rest
         except OSError as exc:
             # As if the client's own connection broke: servers then cut it without a word of their own.
+            logger.warning("The Gemini API broke off an answer: %s", exc)
             raise ConnectionResetError(errno.ECONNRESET, "The upstream broke off its answer.") from exc
+
+    def _unpacked_and_clean(self) -> Iterator[bytes]:
+        """Pass a packed body on as it is, and break it off where it would tell the secret: it cannot be masked."""
+        unpack, end = zlib.decompressobj(wbits=47), b""
+        for piece in self._rest:
+            with suppress(zlib.error):
+                end = end[1 - len(self._secret) :] + unpack.decompress(piece)
+            if self._secret in end:
+                raise BrokenAnswer("it repeated the key")
+            yield piece
 
     def close(self) -> None:
         """Keep the connection when the answer was read to its end, else cut it, so that Google stops."""
@@ -202,7 +227,7 @@ class Upstream:
             self._idle.pop().close()
 
     def send(self, call: Call, secret: str) -> UpstreamAnswer:
-        """Send `call` with `secret` as its only credential; return once the head of the answer is there.
+        """Send `call` with `secret` as its only credential; return once its head, or all of an error, is there.
 
         Raises UpstreamUnreachable and AnswerLost.
         """
@@ -211,6 +236,10 @@ class Upstream:
         try:
             connection.send(head, call.body)
             status, headers = connection.read_head(is_head_request=call.method == "HEAD")
+            answer = UpstreamAnswer(status, headers, connection, self._idle, secret)
+            if status >= 400:
+                answer.read_error()
+            return answer
         except TimeoutError as exc:
             connection.close()
             raise AnswerLost("The Gemini API did not answer in time.", is_timeout=True) from exc
@@ -220,7 +249,6 @@ class Upstream:
         except BaseException:
             connection.close()
             raise
-        return UpstreamAnswer(status, headers, connection, self._idle, secret)
 
     def _take_idle(self) -> Http1Connection | None:
         """Return the connection that was used last, if the other side still holds it."""
@@ -248,7 +276,7 @@ class Upstream:
             opener.connect()
         except (HTTPError, OSError) as exc:
             opener.close()
-            raise UpstreamUnreachable(type(exc).__name__) from exc
+            raise UpstreamUnreachable(f"{type(exc).__name__}: {exc}") from exc
         sock: socket.socket = opener.sock
         sock.settimeout(self._read_seconds)
         return Http1Connection(sock)
@@ -285,7 +313,7 @@ def _headers_for(call: Call, secret: str) -> dict[str, str]:
         lowered = name.lower()
         if lowered == "connection":
             named_by_connection = {token.strip().lower() for token in value.split(",")}
-        elif lowered == "accept-encoding" and "gzip" in value:
+        elif lowered == "accept-encoding" and _TAKES_GZIP.search(value):
             sent["Accept-Encoding"] = "gzip"
         elif lowered not in _NOT_SENT_ON and not lowered.startswith(_ABOUT_THE_CLIENT_PREFIXES):
             sent[name] = value

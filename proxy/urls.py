@@ -11,5 +11,5 @@ urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
     re_path(r"^(?P<page>admin|dashboard)$", RedirectView.as_view(url="/%(page)s/")),
-    re_path(r"^", views.relay_view, name="relay"),
+    re_path(r"^(?!(?:admin|dashboard|static)/)", views.relay_view, name="relay"),
 ]

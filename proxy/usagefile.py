@@ -17,6 +17,10 @@ from proxy.quota import day_start, next_reset, quota_day
 from proxy.refusals import Window
 
 
+_MOST = 2**53  # what JSON can say exactly, and any database can hold
+_FIRST_DAY = date(2020, 1, 1)  # before there was anything to count
+
+
 class BadUsageFile(ValueError):
     """The text is no key_usage.txt; the message says what is wrong with it."""
 
@@ -45,12 +49,14 @@ def parse_usage(text: str) -> UsageFile:
     """
     try:
         content = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BadUsageFile(f"it is not JSON ({exc})") from None
     if not isinstance(content, dict) or "date" not in content or "counts" not in content:
         raise BadUsageFile('it has no "date" and "counts"')
     try:
         day = date.fromisoformat(content["date"])
+        if day < _FIRST_DAY:
+            raise ValueError
     except (TypeError, ValueError):
         raise BadUsageFile('its "date" is not like 2026-11-23') from None
     model_counts = {
@@ -141,7 +147,9 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _numbers(value: Any, name: str) -> dict[str, int]:
-    if not isinstance(value, dict) or not all(isinstance(n, int) and n >= 0 for n in value.values()):
+    if not isinstance(value, dict) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in value.values()
+    ):
         raise BadUsageFile(f'its "{name}" are not whole numbers by key')
     return value
 

@@ -1,6 +1,7 @@
 """HttpRequest in, response out."""
 
 import socket
+from contextlib import closing
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -37,8 +38,8 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     client_socket = request.META.get("gunicorn.socket")
     client_watch.start(client_socket)
     try:
-        call = read_call(request)
-        answer = relay(call, ledger=ledger, upstream=upstream, deadline_seconds=settings.DEADLINE_SECONDS)
+        with closing(read_call(request)) as call:
+            answer = relay(call, ledger=ledger, upstream=upstream, deadline_seconds=settings.DEADLINE_SECONDS)
     except BaseException as exc:
         client_watch.stop(client_socket)
         if not isinstance(exc, Exception):
@@ -56,7 +57,7 @@ class RelayedResponse(StreamingHttpResponse):
         self._client_socket = client_socket
         del self.headers["Content-Type"]
         for name, value in answer.headers:
-            self.headers[name] = value
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         self.headers["X-Accel-Buffering"] = "no"
 
     def close(self) -> None:

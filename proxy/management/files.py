@@ -25,7 +25,7 @@ def read_text(name: str) -> str:
 
 def write_private(name: str, text: str) -> None:
     """Write `text` to the file `name` at once and whole, readable by its owner alone. Raises CommandError."""
-    path = Path(name)
+    path = Path(name).resolve()  # through a link to the file itself
     if path.is_dir():
         raise CommandError(f"{name} is a directory; name a file in it.")
     try:

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 try:
@@ -37,6 +37,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         params = super().get_connection_params()
         self._patience_seconds = float(params.pop("timeout", 5))
         return {**params, "timeout": 0}
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        return self.waiting_for_turn(partial(super().get_new_connection, conn_params))
 
     def create_cursor(self, name: Any = None) -> "_PatientCursor":
         cursor: _PatientCursor = self.connection.cursor(factory=_PatientCursor)

@@ -3,15 +3,16 @@
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 from tqdm import tqdm
 
 from proxy.keycheck import Verdict, check_keys
+from proxy.management.base import PoolCommand
 from proxy.models import ApiKey
 
 
-class Command(BaseCommand):
+class Command(PoolCommand):
     help = "Ask the API about every key (this spends no quota), and mark what is bad."
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -3,15 +3,16 @@
 from datetime import date
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from proxy.management.base import PoolCommand
 from proxy.management.files import write_private
 from proxy.reports import today
 from proxy.usagefile import export_usage
 
 
-class Command(BaseCommand):
+class Command(PoolCommand):
     help = "Write the usage of a quota day to FILE, as JSON. Real keys are in it: it is readable by you alone."
 
     def add_arguments(self, parser: CommandParser) -> None:

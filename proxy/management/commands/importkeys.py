@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from proxy.keyfile import read_keys
+from proxy.management.base import PoolCommand
 from proxy.management.files import read_text
 from proxy.pool import add_keys, count_new
 
 
-class Command(BaseCommand):
+class Command(PoolCommand):
     help = "Put the keys of FILE (one a line, # for comments) into the pool. Running it twice is harmless."
 
     def add_arguments(self, parser: CommandParser) -> None:

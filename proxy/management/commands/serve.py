@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from proxy.keyfile import read_keys
@@ -24,6 +25,7 @@ class Command(BaseCommand):
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _check_addresses()
         call_command("migrate", verbosity=0)
         imported = _import_key_file()
         password = _make_admin()
@@ -32,6 +34,21 @@ class Command(BaseCommand):
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn"])  # noqa: S606  # gunicorn.conf.py says the rest
+
+
+def _check_addresses() -> None:
+    """Tell at once when somebody else listens where we want to; gunicorn would try again and again."""
+    for address in settings.BIND.split(","):
+        host, _, port = address.strip().rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host.strip("[]"), int(port)))
+            except OSError as exc:
+                raise CommandError(
+                    f"Cannot listen on {address}: {exc.strerror}. Stop what does, or set BIND."
+                ) from None
 
 
 def _import_key_file() -> str:
