@@ -11,6 +11,7 @@ import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
@@ -62,6 +63,16 @@ def _zone(name: str) -> ZoneInfo:
         ) from exc
 
 
+def _url(name: str, default: str) -> str:
+    """Return a text that can be taken apart as a URL; `proxy.E002` says whether it is one for us."""
+    text = str(env.str(name, default))
+    try:
+        urlsplit(text).port  # noqa: B018  # reading it is the check
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{name}={text!r} is no address: {exc}.") from exc
+    return text
+
+
 def _folder(name: str, path: Path) -> Path:
     """Return `path`, made if it was not there; only its owner may look into it then."""
     try:
@@ -97,8 +108,8 @@ def _secret_key() -> str:
 
 # The relay
 DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
-PLACEHOLDER_TOKEN = env.str("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
-UPSTREAM_URL = env.str("UPSTREAM_URL", "https://generativelanguage.googleapis.com").rstrip("/")
+PLACEHOLDER_TOKEN = env.str("PLACEHOLDER_TOKEN", DEFAULT_TOKEN).strip()
+UPSTREAM_URL = _url("UPSTREAM_URL", "https://generativelanguage.googleapis.com").rstrip("/")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
 DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)
@@ -214,6 +225,7 @@ LOGGING: dict[str, Any] = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "masked"}},
     "root": {"handlers": _handlers, "level": LOG_LEVEL},
     "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},
         # Their own handlers would write request lines with ?key=… unmasked.
         "django.server": {"handlers": [], "propagate": True},
         "urllib3": {"level": "WARNING"},

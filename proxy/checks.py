@@ -1,5 +1,6 @@
 """System checks: what is well-formed and still wrong."""
 
+import re
 from typing import Any
 from urllib.request import getproxies
 
@@ -39,7 +40,8 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         )
     if settings.EXHAUSTED_STATUS not in (429, 503):
         found.append(Error("EXHAUSTED_STATUS is neither 503 nor 429.", id="proxy.E003"))
-    if not all(address.rpartition(":")[2].isdigit() and ":" in address for address in settings.BIND.split(",")):
+    ports = [re.search(r":(\d{1,5})$", address.strip()) for address in settings.BIND.split(",")]
+    if not all(port and int(port[1]) < 65_536 for port in ports):
         found.append(Error("BIND has no port.", hint="Write it like 0.0.0.0:5000", id="proxy.E004"))
     if getproxies().get("https", "").startswith("socks"):
         found.append(

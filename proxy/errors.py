@@ -40,7 +40,6 @@ def response_for(exc: Exception, moment: datetime) -> JsonResponse:
     if isinstance(exc, RequestRefused):
         return error_response(exc.status, exc.code, exc.message)
     if isinstance(exc, PoolExhausted):
-        logger.warning("No key is left for %s; the first comes back at %s.", exc.model_name, exc.opens_at)
         return _exhausted_response(exc, moment)
     if isinstance(exc, UpstreamUnreachable):
         logger.error("The Gemini API is out of reach: %s", exc)

@@ -4,8 +4,10 @@ Errors are read in `refusals.py`, token counts in `tokens.py`. Facts come from a
 of the official clients.
 """
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 from urllib.parse import parse_qsl, unquote
@@ -16,16 +18,17 @@ Headers = list[tuple[str, str]]
 CREDENTIAL_HEADERS = frozenset(
     {"authorization", "x-goog-api-key", "x-api-key", "api-key", "proxy-authorization", "cookie"}
 )
-_CREDENTIAL_PARAMETERS = frozenset({"key", "access_token"})
+_CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "oauth_token"})
 
 # First path segments that only OpenAI's API has, and those that both APIs have.
 _OPENAI_ONLY = "audio|chat|completions|embeddings|fine_tuning|images|moderations|responses|videos"
 _IN_BOTH = "batches|files|models"
 _OPENAI_PATH = re.compile(rf"^/(?:v\d\w*/)?(?=(?:{_OPENAI_ONLY})(?:/|$))")
-_OPENAI_BY_BEARER = re.compile(rf"^/v1/(?=(?:{_IN_BOTH})(?:/[^:]*)?$)")
+_OPENAI_BY_BEARER = re.compile(rf"^/(?:v1/)?(?=(?:{_IN_BOTH})(?:/|$))")
 _OPENAI_HOME = "/v1beta/openai/"
 _WITHOUT_VERSION = re.compile(r"^/(?=(?:models|openai)(?:/|$))")
 
+_MODEL_IN_BODY = re.compile(r"/(?:interactions|cachedContents)(?:[/?]|$)")
 _MODEL_IN_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
 _ODD_CHARACTER = re.compile(r"[^!-~]|[\\#]")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -52,8 +55,8 @@ class Target:
 
     @property
     def has_model_in_body(self) -> bool:
-        """Tell whether the body names the model: OpenAI's endpoints and the Interactions API."""
-        return not self.model_name and (self.is_openai or "/interactions" in self.path)
+        """Tell whether the body names the model: OpenAI's endpoints, interactions, caches."""
+        return not self.model_name and (self.is_openai or bool(_MODEL_IN_BODY.search(self.path)))
 
     @property
     def is_repeatable(self) -> bool:
@@ -76,12 +79,12 @@ def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
         raise BadPath("This path has characters or segments (such as `..`) that no path of the Gemini API has.")
     path = "/" + path.lstrip("/")
     path = _OPENAI_PATH.sub(_OPENAI_HOME, path)
-    if has_bearer:
+    if has_bearer and ":" not in decoded:  # an action after a colon is Gemini's
         path = _OPENAI_BY_BEARER.sub(_OPENAI_HOME, path)
     path = _WITHOUT_VERSION.sub("/v1beta/", path)
     is_openai = "/openai/" in path
     found = None if is_openai else _MODEL_IN_PATH.search(unquote(path))
-    query = "&".join(part for part in query.split("&") if part and not _is_credential(part))
+    query = "&".join(part for part in query.split("&") if not _is_credential(part))
     if _ODD_CHARACTER.search(query):
         raise BadPath("The query has characters that must be percent-encoded.")
     return Target(
@@ -135,9 +138,10 @@ def credential_for(secret: str, *, is_openai: bool) -> tuple[str, str]:
     return ("Authorization", f"Bearer {secret}") if is_openai else ("x-goog-api-key", secret)
 
 
-# Tokens of JSON that matter for depth; a long base64 string is skipped as one match, at the speed of C.
-_JSON_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"\s*(:?)|[{}\[\]]', re.DOTALL)
-_JSON_STRING = re.compile(rb'\s*"([^"\\]{1,200})"')
+# Tokens of JSON that matter for depth; a long base64 string is skipped as one match, at the speed of C. Possessive, so
+# that a string without an end is not tried again from each quote in it.
+_JSON_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.?)*+)(?:"\s*(:?)|\Z)|[{}\[\]]', re.DOTALL)
+_JSON_STRING = re.compile(rb'\s*("(?:[^"\\]|\\.){1,200}")')
 _MODEL_KEYS = (b"model", b"agent")
 
 
@@ -154,5 +158,6 @@ def model_in_json(body: bytes | mmap) -> str:
         elif opening in b"}]":
             depth -= 1
         elif depth == 1 and token[2] and token[1] in _MODEL_KEYS and (found := _JSON_STRING.match(body, token.end())):
-            return found[1].decode("utf-8", "replace").removeprefix("models/")
+            with suppress(ValueError):
+                return str(json.loads(found[1])).removeprefix("models/")
     return ""

@@ -8,6 +8,7 @@ to the letter where a mistake would mix up two answers: whatever looks odd ends 
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO
 
 from proxy.gemini import Headers
@@ -35,8 +36,15 @@ class Http1Connection:
         self.is_reusable = False
 
     def send(self, head: bytes, body: "bytes | IO[bytes] | None") -> None:
-        """Send a request; a body in a file is sent from its beginning."""
+        """Send a request, a body in a file from its beginning.
+
+        Where the other side takes no more, it may have answered already: `read_head` tells.
+        """
         self.is_reusable = False
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._send(head, body)
+
+    def _send(self, head: bytes, body: "bytes | IO[bytes] | None") -> None:
         if isinstance(body, bytes) and len(body) < _PIECE:
             self.sock.sendall(head + body)
             return
@@ -67,6 +75,8 @@ class Http1Connection:
             self._length = int(lengths.pop())
         has_end = self._is_chunked or self._length is not None
         self._may_stay = has_end and minor == b"1" and "close" not in connection and not (codings and lengths)
+        if codings:
+            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
         return status, headers
 
     def _read_one_head(self) -> tuple[int, bytes, Headers]:

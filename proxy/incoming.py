@@ -11,10 +11,9 @@ from django.http import HttpRequest
 
 from proxy.errors import RequestRefused
 from proxy.gemini import BadPath, Headers, credentials_in, has_bearer, model_in_json, read_target
+from proxy.models import NO_MODEL
 from proxy.upstream import Call
 
-# What calls that name no model (lists, files) are counted under.
-NO_MODEL = "-"
 _IN_MEMORY = 1_048_576
 _PIECE = 262_144
 
@@ -37,7 +36,7 @@ def read_call(request: HttpRequest) -> Call:
         raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
     body, size = _read_body(request)
     model_name = target.model_name
-    if target.has_model_in_body and body:
+    if target.has_model_in_body and body and size:
         model_name = _model_in(body)
     return Call(request.method or "GET", target, headers, body, size, (model_name or NO_MODEL)[:200])
 
@@ -54,8 +53,12 @@ def _headers_of(request: HttpRequest) -> Headers:
 
 def _shows_token(headers: Headers, query: str) -> bool:
     token = settings.PLACEHOLDER_TOKEN.encode()
-    # No short cut at the first match: the time taken says nothing about which one was right.
-    matches = [hmac.compare_digest(shown.encode("utf-8", "replace"), token) for shown in credentials_in(headers, query)]
+    # WSGI reads headers as latin-1, whatever they are. No short cut at the first match: the time taken tells nothing.
+    matches = [
+        hmac.compare_digest(shown.encode(encoding, "replace"), token)
+        for shown in credentials_in(headers, query)
+        for encoding in (("utf-8",) if shown.isascii() else ("utf-8", "latin-1"))
+    ]
     return any(matches)
 
 
@@ -74,7 +77,7 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
         raise RequestRefused(
             411, "INVALID_ARGUMENT", "This server needs a Content-Length; `make run` takes chunked bodies."
         )
-    if not is_chunked and not length.isdigit():
+    if not is_chunked and not (length.isascii() and length.isdigit()):
         return None, 0
     most = int(settings.MAX_BODY_MB * 1024 * 1024)
     expected = None if is_chunked else int(length)

@@ -11,7 +11,7 @@ from django.conf import settings
 from proxy.gemini import credential_for
 from proxy.masking import mask_bytes
 from proxy.models import ApiKey
-from proxy.refusals import message_in, read_fault
+from proxy.refusals import message_in, read_fault, read_refusal
 
 _AT_ONCE = 16
 
@@ -40,7 +40,7 @@ def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKe
                 reason = message_in(content)
                 rows.mark_bad(fault, reason, moment)
                 yield key, Verdict.BAD, f"{fault}: {reason}"
-            elif status in (200, 429):
+            elif status == 200 or read_refusal(status, content):
                 if key.fault:
                     rows.change(moment, fault="", fault_reason="", fault_since=None)
                 yield key, Verdict.GOOD, ""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from proxy.masking import KEY_SHAPE
 
 # What can travel in a header, and is no sentence.
-_POSSIBLE_SECRET = re.compile(r"[!-~]{8,300}")
+POSSIBLE_SECRET = re.compile(r"[!-~]{8,300}")
 
 
 class KeyLines(NamedTuple):
@@ -29,7 +29,7 @@ def read_keys(text: str) -> KeyLines:
         secret = re.sub(r"\s#.*", "", line).strip()
         if not secret or secret.startswith("#"):
             continue
-        if not _POSSIBLE_SECRET.fullmatch(secret):
+        if not POSSIBLE_SECRET.fullmatch(secret):
             malformed.append(number)
         elif secret in secrets:
             repeated += 1

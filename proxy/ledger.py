@@ -29,6 +29,7 @@ from proxy.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 256
+_TRY_AGAIN_SECONDS = 0.5
 
 
 class LedgerUnavailable(Exception):
@@ -155,9 +156,11 @@ class Ledger:
         """Commit batch after batch until told to stop."""
         is_last = False
         while not is_last:
-            batch = [self._queue.get()]
-            time.sleep(0)  # under gevent: whoever is ready joins this batch
+            batch: list[_Entry | None] = []
             try:
+                # What could not be written is tried again soon, also when nothing new comes.
+                batch.append(self._queue.get(timeout=_TRY_AGAIN_SECONDS if self._unsaved else None))
+                time.sleep(0)  # under gevent: whoever is ready joins this batch
                 while len(batch) < _LARGEST_BATCH:
                     batch.append(self._queue.get_nowait())
             except queue.Empty:

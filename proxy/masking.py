@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 # Both formats of Gemini keys: AIza… (39 characters) and AQ.… (of any length).
-KEY_SHAPE = re.compile(r"AIza[\w-]{35}|\bAQ\.[\w-]{20,}")
+KEY_SHAPE = re.compile(r"AIza[\w-]{35}|AQ\.[\w-]{20,}")
 # `?key=…` is how curl users show their token; servers write whole request lines into their logs.
 _CREDENTIAL_IN_URL = re.compile(r"([?&](?:key|access_token)=)[^&\s\"'<>]+", re.IGNORECASE)
 

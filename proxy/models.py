@@ -14,6 +14,9 @@ from django.db.models import Q, QuerySet
 from proxy.masking import last_four
 from proxy.refusals import Fault, Refusal, Window
 
+# What calls that name no model (lists, files) are claimed and counted under.
+NO_MODEL = "-"
+
 
 def key_label(key_id: int, name: str, secret: str | None) -> str:
     """Return how pages and logs call a key: its name, or number, and the last four characters of its secret."""
@@ -66,6 +69,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             ExhaustionEvent.objects.of(keys).in_force(moment).update(until=moment)
             changed = self.change(moment, fault="", fault_reason="", fault_since=None)
             Place.objects.rebuild(ApiKey.objects.sharing_quota_with(keys), moment)
+            Place.objects.filter(key__in=keys).update(refusals_in_a_row=0)
         return changed
 
     def forget(self, moment: datetime) -> int:
@@ -144,15 +148,16 @@ class PlaceQuerySet(models.QuerySet["Place"]):
 
     def resting(self, moment: datetime) -> Self:
         """Closed places of keys with nothing wrong: until a moment to come, or until somebody acts."""
-        waits_for_somebody = Q(key__is_enabled=True, key__fault="", rests_until=None)
+        waits_for_somebody = Q(key__is_enabled=True, key__fault="", key__deleted_at=None, rests_until=None)
         return self.filter(Q(rests_until__gt=moment) | waits_for_somebody, is_open=False)
 
     def rebuild(self, keys: QuerySet["ApiKey"], moment: datetime) -> None:
         """Write the places of `keys` anew, from the keys and the exhaustion in force; keeps the order of rotation.
 
-        Four queries for every 500 keys. Waits for transactions that change the same keys.
+        A few queries for every 500 keys. Waits for transactions that change the same keys.
         """
-        lanes = {"", *self.values_list("model_name", flat=True).distinct()}
+        # Every key has a place in every rotation: those of one key tell them all.
+        lanes = {"", *self.filter(key__in=self.values("key")[:1]).values_list("model_name", flat=True)}
         ids = list(keys.order_by("id").values_list("id", flat=True))
         for start in range(0, len(ids), 500):
             chunk = list(ApiKey.objects.filter(id__in=ids[start : start + 500]).select_for_update().order_by("id"))
@@ -259,7 +264,7 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
         self, key: "ApiKey", model_name: str, refusal: Refusal, moment: datetime, until: datetime | None
     ) -> None:
         """Write down that a quota ran out; what is still in force for the same reason is prolonged instead."""
-        same = self.in_force(moment).filter(key=key, model_name=model_name, window=refusal.window)
+        same = self.in_force(moment).filter(key=key, project=key.project, model_name=model_name, window=refusal.window)
         if not same.update(until=until, limit=refusal.limit):
             self.create(
                 key=key,

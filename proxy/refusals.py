@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
 
@@ -46,9 +46,11 @@ class Refusal:
 
 # A daily refusal used to come with a delay below a minute that meant nothing; a true one is hours long.
 _SHORTEST_TRUE_DELAY = 120
+_LONGEST_DELAY = 31 * 86_400  # nothing of Google's lasts longer; what says so is no number
 _MINUTE = timedelta(seconds=60)
-_LIMIT_ZERO = re.compile(r"limit:\s*0(?![\d.])")
+_LIMIT_ZERO = re.compile(r"limit:\s*0(?!\d|\.\d)")
 _RETRY_IN = re.compile(r"retry in\s+([0-9hms.]+)", re.IGNORECASE)
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,15}")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -61,16 +63,18 @@ _FAULT_BY_REASON = {
     "CREDENTIALS_MISSING": Fault.INVALID,
     "SERVICE_DISABLED": Fault.BLOCKED,
 }
-# On the OpenAI endpoint, and for leaked keys, Google sends words alone.
-_FAULT_BY_WORDS = (
-    ("api key expired", Fault.EXPIRED),
-    ("reported as leaked", Fault.LEAKED),
-    ("has been suspended", Fault.SUSPENDED),
-    ("denied access", Fault.DENIED),
-    ("api key not valid", Fault.INVALID),
-    ("api key not found", Fault.INVALID),
-    ("invalid api key", Fault.INVALID),
-    ("it is disabled", Fault.BLOCKED),
+# On the OpenAI endpoint, and for leaked keys, Google sends words alone. They count only where the message begins with
+# them: further on, Google may be quoting the client.
+_FAULT_BY_WORDS = tuple(
+    (re.compile(pattern, re.IGNORECASE), fault)
+    for pattern, fault in (
+        (r"API key expired", Fault.EXPIRED),
+        (r"Your API key was reported as leaked", Fault.LEAKED),
+        (r"Permission denied: Consumer \S+ has been suspended", Fault.SUSPENDED),
+        (r"Your project has been denied access", Fault.DENIED),
+        (r"(?:Invalid API key|API key not (?:valid|found))", Fault.INVALID),
+        (r"Generative Language API has not been used in project \S+ before or it is disabled", Fault.BLOCKED),
+    )
 )
 
 
@@ -106,6 +110,7 @@ def rests_until(refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_
 
     refusals_in_a_row: those before this one. A refusal that says nothing rests a minute, doubling, up to the reset.
     """
+    moment = moment.astimezone(UTC)  # arithmetic in a zone ignores its clock changes
     reset = next_reset(moment, zone)
     delay = None if refusal.delay is None else timedelta(seconds=refusal.delay)
     if refusal.window in (Window.NONE, Window.CREDITS):
@@ -132,10 +137,8 @@ def read_fault(status: int, content: bytes) -> Fault | None:
             return Fault.EXPIRED if is_expired and reason == "API_KEY_INVALID" else _FAULT_BY_REASON[reason]
         if reason.startswith("API_KEY_") and reason.endswith("_BLOCKED"):
             return Fault.BLOCKED
-    words = str(error.get("message", "")).lower()
-    if "multiple authentication credentials" in words:
-        return None  # a quirk of Google's, not the key's
-    return next((fault for phrase, fault in _FAULT_BY_WORDS if phrase in words), None)
+    message = str(error.get("message", ""))
+    return next((fault for pattern, fault in _FAULT_BY_WORDS if pattern.match(message)), None)
 
 
 def message_in(content: bytes) -> str:
@@ -174,12 +177,12 @@ def _delay_in(error: dict[str, Any], message: str) -> float | None:
         for parts in map(_DURATION_PART.findall, texts)
         if parts
     ]
-    return max(delays, default=None)
+    return min(max(delays), _LONGEST_DELAY) if delays else None
 
 
 def _limit_of(violations: list[dict[str, Any]], window: str) -> int | None:
     for violation in violations:
         value = str(violation.get("quotaValue", ""))
-        if window in str(violation.get("quotaId", "")) and value.isdigit():
+        if window in str(violation.get("quotaId", "")) and _WHOLE_NUMBER.fullmatch(value):
             return int(value)
     return None

@@ -4,8 +4,11 @@ WSGI learns that a client left only when it writes to it, and a model may think 
 to write: meanwhile Google would work, and count, for nobody.
 """
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 import threading
 import time
 from typing import Any
@@ -30,6 +33,12 @@ def is_open(sock: socket.socket) -> bool:
         return state == _ESTABLISHED
     except OSError:
         return False
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Tell whether the other side has said something that nobody read: on an idle connection a sign of trouble."""
+    [unread] = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0"))
+    return bool(unread)
 
 
 class ClientWatch:

@@ -47,18 +47,19 @@ class TokenMeter:
                 self._is_readable = False
                 return
         window = self._window + piece
-        last = next(reversed(list(_MARKER.finditer(window))), None)
-        if last is None:
-            self._window = window[-_LONGEST_MARKER:]
-        elif not self._read(window[last.end() :]) and len(window) - last.start() < _LONGEST_USAGE:
-            self._window = window[last.start() :]  # its end is still to come
-        else:
-            self._window = window[max(last.end(), len(window) - _LONGEST_MARKER) :]
+        markers = list(_MARKER.finditer(window))
+        keep_from = max(markers[-1].end() if markers else 0, len(window) - _LONGEST_MARKER)
+        for marker in reversed(markers):
+            if self._read(window[marker.end() :]):
+                break
+            if marker is markers[-1] and len(window) - marker.start() < _LONGEST_USAGE:
+                keep_from = marker.start()  # its end is still to come
+        self._window = window[keep_from:]
 
     def _read(self, content: bytes) -> bool:
         try:
             usage, _ = _DECODER.raw_decode(content[:_LONGEST_USAGE].decode("utf-8", "replace"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         self.tokens = _tokens_in(usage)
         return True

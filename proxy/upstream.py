@@ -27,7 +27,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from proxy.gemini import CREDENTIAL_HEADERS, Headers, Target, credential_for
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.masking import mask_bytes
-from proxy.sockets import is_open
+from proxy.sockets import has_unread, is_open
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ _HOP_BY_HOP = {
 # What would tell Google which client stands behind a key, or link one client over several keys.
 _ABOUT_THE_CLIENT = {
     "baggage",
-    "client-ip",
     "forwarded",
     "openai-organization",
     "openai-project",
@@ -53,29 +52,15 @@ _ABOUT_THE_CLIENT = {
     "referer",
     "traceparent",
     "tracestate",
-    "true-client-ip",
     "via",
     "x-correlation-id",
     "x-gemini-api-privileged-user-id",
     "x-goog-user-project",
-    "x-real-ip",
     "x-request-id",
 }
-_ABOUT_THE_CLIENT_PREFIXES = (
-    "cf-",
-    "fastly-",
-    "fly-",
-    "sentry-",
-    "x-amzn-",
-    "x-b3-",
-    "x-client-",
-    "x-cloud-trace",
-    "x-cluster-",
-    "x-datadog-",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-original-",
-    "x-stainless-",
+_ABOUT_THE_CLIENT_SHAPE = re.compile(
+    r"(?:b3$|cf-|fastly-|fly-|sentry-|x-(?:amzn|b3|client|cluster|datadog|envoy|forwarded|original|stainless)-"
+    r"|x-cloud-trace)|.*client-?ip$|.*-ip$"
 )
 # Written anew for each exchange. Of the encodings only gzip: we count tokens on the side.
 _WRITTEN_HERE = {"accept-encoding", "content-length", "expect", "host"}
@@ -131,8 +116,11 @@ class UpstreamAnswer:
 
     def __init__(self, status: int, headers: Headers, connection: Http1Connection, idle: Idle, secret: str) -> None:
         self.status = status
+        ends_here = _NOT_HANDED_BACK | _named_by_connection(headers)
         self.headers: Headers = [
-            (name, value.replace(secret, "…")) for name, value in headers if name.lower() not in _NOT_HANDED_BACK
+            (name, mask_bytes(value.encode("latin-1"), secret.encode()).decode("latin-1") if secret in value else value)
+            for name, value in headers
+            if name.lower() not in ends_here
         ]
         self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
         self.error = b""
@@ -257,7 +245,7 @@ class Upstream:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if is_open(connection.sock):
+            if is_open(connection.sock) and not has_unread(connection.sock):
                 return connection
             connection.close()
 
@@ -308,20 +296,22 @@ def _proxy_for(url: Url) -> Url | None:
 def _headers_for(call: Call, secret: str) -> dict[str, str]:
     """Return the headers that travel: the client's, without what ends here, and exactly one credential."""
     sent: dict[str, str] = {"Accept-Encoding": "identity"}
-    named_by_connection: set[str] = set()
+    ends_here = _NOT_SENT_ON | _named_by_connection(call.headers)
     for name, value in call.headers:
         lowered = name.lower()
-        if lowered == "connection":
-            named_by_connection = {token.strip().lower() for token in value.split(",")}
-        elif lowered == "accept-encoding" and _TAKES_GZIP.search(value):
+        if lowered == "accept-encoding" and _TAKES_GZIP.search(value):
             sent["Accept-Encoding"] = "gzip"
-        elif lowered not in _NOT_SENT_ON and not lowered.startswith(_ABOUT_THE_CLIENT_PREFIXES):
+        elif lowered not in ends_here and not _ABOUT_THE_CLIENT_SHAPE.match(lowered):
             sent[name] = value
-    for name in list(sent):
-        if name.lower() in named_by_connection:
-            del sent[name]
     if call.body is not None:
         sent["Content-Length"] = str(call.size)
     name, value = credential_for(secret, is_openai=call.target.is_openai)
     sent[name] = value
     return sent
+
+
+def _named_by_connection(headers: Headers) -> set[str]:
+    """Return the names, in lower case, of headers that end at this hop because `Connection` names them."""
+    return {
+        token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
+    }

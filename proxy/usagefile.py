@@ -10,12 +10,11 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 
-from proxy.incoming import NO_MODEL
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.keyfile import POSSIBLE_SECRET
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Place
 from proxy.pool import add_keys
 from proxy.quota import day_start, next_reset, quota_day
 from proxy.refusals import Window
-
 
 _MOST = 2**53  # what JSON can say exactly, and any database can hold
 _FIRST_DAY = date(2020, 1, 1)  # before there was anything to count
@@ -55,10 +54,10 @@ def parse_usage(text: str) -> UsageFile:
         raise BadUsageFile('it has no "date" and "counts"')
     try:
         day = date.fromisoformat(content["date"])
-        if day < _FIRST_DAY:
-            raise ValueError
     except (TypeError, ValueError):
         raise BadUsageFile('its "date" is not like 2026-11-23') from None
+    if day < _FIRST_DAY:
+        raise BadUsageFile(f"nothing was counted in {day.year}")
     model_counts = {
         secret: _numbers(models, "model_counts") for secret, models in _dict(content.get("model_counts", {})).items()
     }
@@ -68,6 +67,8 @@ def parse_usage(text: str) -> UsageFile:
         if (rest := total - sum(models.values())) > 0:
             models[NO_MODEL] = models.get(NO_MODEL, 0) + rest
     exhausted = content.get("exhausted_keys", {})
+    if not all(map(_is_secret, [*counts, *(exhausted if isinstance(exhausted, list | dict) else ())])):
+        raise BadUsageFile("some of its keys can be none")
     if isinstance(exhausted, list) and all(isinstance(secret, str) for secret in exhausted):
         return UsageFile(day, counts, {secret: [""] for secret in exhausted})
     if not isinstance(exhausted, dict) or not all(_are_strings(models) for models in exhausted.values()):
@@ -85,8 +86,14 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
     until = next_reset(since, zone)
     with transaction.atomic():
         unknown = add_keys(usage.secrets, moment, is_enabled=False).new
-        keys = {key.secret: key for key in ApiKey.objects.present() if key.secret in set(usage.secrets)}
+        secrets = set(usage.secrets)
+        keys = {key.secret: key for key in ApiKey.objects.present() if key.secret in secrets}
         for secret, models in usage.counts.items():
+            # An earlier state of this file may have named other models, or none.
+            earlier = DailyUsage.objects.filter(key=keys[secret], day=usage.day, imported_answers__gt=0)
+            earlier.exclude(model_name__in=models).update(
+                answers=F("answers") - F("imported_answers"), imported_answers=0
+            )
             for model_name, answers in models.items():
                 row, _ = DailyUsage.objects.get_or_create(key=keys[secret], model_name=model_name[:200], day=usage.day)
                 DailyUsage.objects.filter(id=row.pk).update(
@@ -152,6 +159,10 @@ def _numbers(value: Any, name: str) -> dict[str, int]:
     ):
         raise BadUsageFile(f'its "{name}" are not whole numbers by key')
     return value
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, str) and POSSIBLE_SECRET.fullmatch(value) is not None
 
 
 def _are_strings(value: Any) -> bool:

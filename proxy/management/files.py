@@ -28,6 +28,8 @@ def write_private(name: str, text: str) -> None:
     path = Path(name).resolve()  # through a link to the file itself
     if path.is_dir():
         raise CommandError(f"{name} is a directory; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{name} is no plain file; use - for standard output.")
     try:
         # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:

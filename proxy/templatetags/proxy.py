@@ -2,7 +2,7 @@
 
 from django import template
 
-from proxy.incoming import NO_MODEL
+from proxy.models import NO_MODEL
 
 register = template.Library()
 

@@ -25,6 +25,8 @@ class Command(PoolCommand):
             quota_day = date.fromisoformat(day) if day else today(moment)
         except ValueError:
             raise CommandError(f"--day {day} is no date; write it like 2026-11-23.") from None
+        if not date(2000, 1, 1) <= quota_day <= today(moment):
+            raise CommandError(f"--day {day} is no day of this pool; the quota day is {today(moment)} now.")
         text = export_usage(quota_day, moment)
         if file == "-":
             self.stdout.write(text, ending="")

@@ -1,0 +1,638 @@
+"""The commands: what they say, what they write, and one clear sentence for every mistake."""
+
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from pytest_django import Settings
+
+from proxy.keycheck import Verdict, check_keys
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.pool import add_keys
+from proxy.refusals import Fault as KeyFault
+from proxy.reports import today
+from tests import gemini_errors as errors
+from tests.conftest import FLASH, fake_secret
+from tests.fake_gemini import FakeGemini, Fault, Reply
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE, TWO, THREE = fake_secret("one"), fake_secret("two"), "AQ.Ab8RN6" + "x_-Y" * 10
+USAGE: dict[str, Any] = {
+    "date": "2026-11-20",
+    "counts": {ONE: 12},
+    "model_counts": {ONE: {FLASH: 12}},
+    "exhausted_keys": {ONE: [FLASH]},
+}
+
+
+def call(name: str, *arguments: str, **options: object) -> tuple[str, str]:
+    """Run a command in this process and return what it wrote to its two outputs."""
+    out, err = io.StringIO(), io.StringIO()
+    call_command(name, *arguments, stdout=out, stderr=err, **options)
+    return out.getvalue(), err.getvalue()
+
+
+def pipe_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+# importkeys
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_keys_are_imported_however_they_are_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_piped: bool
+) -> None:
+    content = (
+        f"\ufeff# mine\r\n\r\n {ONE} \r\n{TWO} # hers\r\n{ONE}\r\ntwo words\r\nsk-another-shape\r\n{THREE}".encode()
+    )
+    file = tmp_path / "key.txt"
+    file.write_bytes(content)
+    pipe_in(monkeypatch, content)
+
+    out, err = call("importkeys", "-" if is_piped else str(file))
+
+    assert out == "4 added, 0 known, 1 repeated, 1 malformed (line 6).\n"
+    assert "line 7" in err
+    assert set(ApiKey.objects.usable().values_list("secret", flat=True)) == {ONE, TWO, THREE, "sk-another-shape"}
+    assert Place.objects.filter(is_open=True).count() == 4
+
+
+@pytest.mark.django_db
+def test_importing_keys_twice_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\n")
+    call("importkeys", str(tmp_path / "key.txt"))
+    ApiKey.objects.filter(secret=ONE).disable(timezone.now())
+
+    out, err = call("importkeys", str(tmp_path / "key.txt"))
+
+    assert (out, err) == ("0 added, 2 known, 0 malformed.\n", "")
+    assert ApiKey.objects.usable().count() == 1
+
+
+@pytest.mark.django_db
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nno key\n")
+    add_keys([ONE], timezone.now())
+
+    out, _ = call("importkeys", str(tmp_path / "key.txt"), dry_run=True)
+
+    assert out == "1 would be added, 1 known, 1 malformed (line 3).\n"
+    assert ApiKey.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_file_without_keys_adds_none(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_bytes(b"")
+
+    assert call("importkeys", str(tmp_path / "key.txt")) == ("0 added, 0 known, 0 malformed.\n", "")
+
+
+@pytest.mark.django_db
+def test_long_lists_of_bad_lines_are_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("no key\n" * 100)
+
+    out, _ = call("importkeys", str(tmp_path / "key.txt"))
+
+    assert "100 malformed (lines 1, 2, 3," in out
+    assert out.endswith("and 80 more).\n")
+
+
+@pytest.mark.django_db
+def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nodd-shaped-key-0001\n{THREE} {THREE}\n")
+
+    told = "".join(call("importkeys", str(tmp_path / "key.txt")))
+
+    assert not [secret for secret in (ONE, TWO, THREE, "odd-shaped") if secret in told]
+
+
+# What is no file, for every command that reads one
+
+
+@pytest.mark.parametrize("name", ["importkeys", "importusage"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "no file"),
+        (Path.mkdir, "directory"),
+        (lambda path: path.write_bytes("Grüße".encode("latin-1")), "UTF-8"),
+        (lambda path: path.write_bytes(f"{ONE}\n".encode("utf-16")), "UTF-8"),
+        (lambda path: path.symlink_to(path), "read"),
+    ],
+    ids=["missing", "directory", "latin-1", "utf-16", "a link to itself"],
+)
+def test_what_cannot_be_read_is_told_in_one_sentence(
+    tmp_path: Path, name: str, make: Callable[[Path], object], words: str
+) -> None:
+    path = tmp_path / "some.txt"
+    make(path)
+
+    with pytest.raises(CommandError, match=words) as told:
+        call(name, str(path))
+
+    assert "some.txt" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert ONE not in str(told.value)
+
+
+# importusage
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_usage_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_piped: bool) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(USAGE).encode()
+    (tmp_path / "key_usage.txt").write_bytes(content)
+    pipe_in(monkeypatch, content)
+    add_keys([ONE], timezone.now())
+
+    out, err = call("importusage", "-" if is_piped else str(tmp_path / "key_usage.txt"))
+
+    assert out.startswith("2026-11-20: 12 answers")
+    assert (out.count("\n"), err) == (1, "")
+    assert DailyUsage.objects.get().answers == 12
+
+
+@pytest.mark.django_db
+def test_a_dry_run_of_usage_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "key_usage.txt").write_text(json.dumps(USAGE))
+
+    out, _ = call("importusage", str(tmp_path / "key_usage.txt"), dry_run=True)
+
+    assert "nothing was changed" in out
+    assert not ApiKey.objects.exists()
+    assert not DailyUsage.objects.exists()
+
+
+@pytest.mark.django_db
+def test_keys_that_only_the_usage_knew_are_told(tmp_path: Path) -> None:
+    (tmp_path / "key_usage.txt").write_text(json.dumps(USAGE))
+
+    out, _ = call("importusage", str(tmp_path / "key_usage.txt"))
+
+    assert "not in the pool" in out
+    assert ApiKey.objects.get().is_enabled is False
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"date": "soon", "counts": {}}',
+        json.dumps({**USAGE, "counts": {ONE: -1}}),
+        json.dumps({**USAGE, "counts": {ONE: 10**30}}),
+        json.dumps({**USAGE, "exhausted_keys": 5}),
+        "[" * 100_000,
+    ],
+    ids=lambda content: content[:20],
+)
+def test_a_file_that_is_no_usage_is_refused_and_nothing_is_half_done(tmp_path: Path, content: str) -> None:
+    (tmp_path / "key_usage.txt").write_text(content)
+
+    with pytest.raises(CommandError, match=r"key_usage\.txt is no key_usage\.txt: .*\.$") as told:
+        call("importusage", str(tmp_path / "key_usage.txt"))
+
+    assert ONE not in str(told.value)
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.django_db
+def test_usage_of_a_day_to_come_is_refused(tmp_path: Path) -> None:
+    tomorrow = today(timezone.now()) + timedelta(days=1)
+    (tmp_path / "key_usage.txt").write_text(json.dumps({**USAGE, "date": tomorrow.isoformat()}))
+
+    with pytest.raises(CommandError, match=f"is of {tomorrow}"):
+        call("importusage", str(tmp_path / "key_usage.txt"))
+
+    assert not ApiKey.objects.exists()
+
+
+# exportusage
+
+
+@pytest.fixture
+def usage(db: None) -> None:
+    """Give the database one key with usage today and on 20 November 2026."""
+    add_keys([ONE], timezone.now())
+    key = ApiKey.objects.get()
+    for day in (date(2026, 11, 20), today(timezone.now())):
+        DailyUsage.objects.update_or_create(key=key, model_name=FLASH, day=day, defaults={"answers": 12})
+    since = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+    event = {"key": key, "model_name": FLASH, "window": "day", "since": since, "until": since + timedelta(days=1)}
+    ExhaustionEvent.objects.create(**event)
+
+
+EXPORTED = json.dumps(USAGE, indent=4) + "\n"
+
+
+def test_usage_is_written_to_the_letter_and_for_its_owner_alone(usage: None, tmp_path: Path) -> None:
+    file = tmp_path / "key_usage.txt"
+    file.write_text("old")
+    file.chmod(0o666)
+
+    out, _ = call("exportusage", str(file), day="2026-11-20")
+
+    assert file.read_bytes() == EXPORTED.encode()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert out == f"2026-11-20: written to {file}.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["key_usage.txt"]
+
+
+def test_a_file_that_was_not_there_is_private_whatever_the_umask(usage: None, tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        call("exportusage", str(tmp_path / "key_usage.txt"), day="2026-11-20")
+    finally:
+        os.umask(mask)
+
+    assert stat.S_IMODE((tmp_path / "key_usage.txt").stat().st_mode) == 0o600
+
+
+def test_usage_can_go_to_standard_output(usage: None) -> None:
+    out, err = call("exportusage", "-", day="2026-11-20")
+
+    assert (out, err) == (EXPORTED, "")
+
+
+def test_without_a_day_it_is_today(usage: None) -> None:
+    out, _ = call("exportusage", "-")
+
+    assert json.loads(out)["date"] == today(timezone.now()).isoformat()
+    assert json.loads(out)["counts"] == {ONE: 12}
+
+
+def test_a_relative_path_is_where_one_stands(usage: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    call("exportusage", "key_usage.txt", day="2026-11-20")
+
+    assert (tmp_path / "key_usage.txt").read_text() == EXPORTED
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_write_that_fails_leaves_the_old_file_whole(
+    usage: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    file = tmp_path / "key_usage.txt"
+    file.write_text("old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(CommandError, match="cannot be written") as told:
+        call("exportusage", str(file), day="2026-11-20")
+
+    assert os.strerror(number) in str(told.value)
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["key_usage.txt"]
+
+
+def test_a_link_is_followed_and_stays_a_link(usage: None, tmp_path: Path) -> None:
+    """Whoever links key_usage.txt into another folder reads the usage there."""
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "usage.json", tmp_path / "key_usage.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+
+    call("exportusage", str(link), day="2026-11-20")
+
+    assert link.is_symlink()
+    assert target.read_text() == EXPORTED
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_what_is_no_plain_file_is_not_replaced_by_one(usage: None, tmp_path: Path) -> None:
+    """`exportusage /dev/stdout`, as root in a container, would put a file in the place of the device."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(CommandError):
+        call("exportusage", str(tmp_path / "pipe"), day="2026-11-20")
+
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("place", ["", "missing/key_usage.txt", "file/key_usage.txt"])
+def test_where_no_file_can_be_is_told_in_one_sentence(usage: None, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(CommandError, match=re.escape(str(tmp_path))) as told:
+        call("exportusage", str(tmp_path / place))
+
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("day", ["yesterday", "2026-02-30", "24.11.2026", "0", "9999-12-31", "0001-01-01"])
+def test_a_day_that_cannot_be_is_told_in_one_sentence_or_is_empty(day: str) -> None:
+    try:
+        out, _ = call("exportusage", "-", day=day)
+    except CommandError as exc:
+        assert day in str(exc)  # noqa: PT017  # either is fine, a traceback is not
+    else:
+        assert json.loads(out)["counts"] == {}
+
+
+def test_an_export_comes_back_as_it_was(usage: None, tmp_path: Path) -> None:
+    call("exportusage", str(tmp_path / "first"), day="2026-11-20")
+    DailyUsage.objects.all().delete()
+    ExhaustionEvent.objects.all().delete()
+
+    call("importusage", str(tmp_path / "first"))
+    call("exportusage", str(tmp_path / "second"), day="2026-11-20")
+
+    assert (tmp_path / "second").read_bytes() == (tmp_path / "first").read_bytes()
+
+
+# checkkeys
+
+
+@pytest.fixture
+def api(db: None, gemini: FakeGemini, settings: Settings) -> FakeGemini:
+    """Let `checkkeys` ask the fake."""
+    settings.UPSTREAM_URL = gemini.url
+    return gemini
+
+
+def add(*secrets: str) -> None:
+    add_keys(secrets, timezone.now())
+
+
+def faults() -> dict[str | None, str]:
+    return dict(ApiKey.objects.exclude(fault="").values_list("secret", "fault"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (errors.invalid_key(), "invalid"),
+        (errors.expired_key(), "expired"),
+        (errors.leaked(), "leaked"),
+        (errors.suspended(TWO), "suspended"),
+        (errors.denied(), "denied"),
+        (errors.service_blocked(), "blocked"),
+        (errors.service_disabled(), "blocked"),
+        (errors.wrong_credential_type(), "invalid"),
+    ],
+    ids=["invalid", "expired", "leaked", "suspended", "denied", "blocked", "disabled", "wrong type"],
+)
+def test_a_bad_key_is_found_and_leaves_the_rotation(api: FakeGemini, reply: Reply, fault: str) -> None:
+    add(ONE, TWO)
+    api.script(TWO, reply)
+
+    out, err = call("checkkeys")
+
+    assert faults() == {TWO: fault}
+    assert not Place.objects.filter(key__secret=TWO, is_open=True).exists()
+    assert "2 keys: 1 good, 1 bad, 0 unknown." in out
+    assert f"bad, {fault}: " in out
+    reason = ApiKey.objects.get(secret=TWO).fault_reason
+    assert reason
+    assert TWO not in out + err + reason
+    assert TWO[4:-4] not in out + err + reason
+
+
+def test_a_key_is_not_shown_where_a_long_message_is_cut(api: FakeGemini) -> None:
+    add(ONE)
+    message = "Permission denied: " + "x" * 250 + f" Consumer 'api_key:{ONE}' has been suspended."
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "CONSUMER_SUSPENDED"}
+    api.script(ONE, errors.error(403, "PERMISSION_DENIED", message, info))
+
+    out, err = call("checkkeys")
+
+    reason = ApiKey.objects.get().fault_reason
+    assert faults() == {ONE: "suspended"}
+    assert ONE[:8] not in out + err + reason
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        errors.internal(),
+        errors.overloaded(),
+        errors.html_429(),
+        errors.location(),
+        errors.two_credentials(),
+        Reply(404, b"not found"),
+        Fault.RESET_BEFORE,
+        Fault.RESET_MIDDLE,
+    ],
+    ids=["500", "503", "html", "location", "two credentials", "404", "reset", "reset halfway"],
+)
+def test_an_answer_that_says_nothing_of_the_key_changes_nothing(api: FakeGemini, reply: Reply | Fault) -> None:
+    add(ONE, TWO)
+    ApiKey.objects.filter(secret=TWO).mark_bad(KeyFault.LEAKED, "before", timezone.now())
+    api.script("*", reply, reply)
+    api.script(ONE, Reply(200, {"models": []}))
+
+    out, _ = call("checkkeys")
+
+    assert faults() == {TWO: "leaked"}
+    assert "2 keys: 1 good, 0 bad, 1 unknown." in out
+
+
+def test_a_spent_quota_is_no_fault(api: FakeGemini) -> None:
+    add(ONE)
+    api.script(ONE, errors.per_day_long())
+
+    out, _ = call("checkkeys")
+
+    assert faults() == {}
+    assert "1 good, 0 bad, 0 unknown." in out
+
+
+def test_a_bad_key_that_works_again_comes_back(api: FakeGemini) -> None:
+    add(ONE, TWO)
+    ApiKey.objects.mark_bad(KeyFault.SUSPENDED, "before", timezone.now())
+    api.know(ONE)
+
+    call("checkkeys")
+
+    assert faults() == {TWO: "suspended"}
+    one = ApiKey.objects.get(secret=ONE)
+    assert (one.fault_reason, one.fault_since) == ("", None)
+    assert Place.objects.filter(is_open=True).get().key == one
+    assert ApiKey.objects.get(secret=TWO).fault_reason == "before"
+
+
+def test_disabled_keys_are_asked_and_stay_disabled_and_deleted_ones_are_left_alone(api: FakeGemini) -> None:
+    add(ONE, TWO, THREE)
+    ApiKey.objects.filter(secret=TWO).disable(timezone.now())
+    ApiKey.objects.filter(secret=THREE).forget(timezone.now())
+
+    out, _ = call("checkkeys")
+
+    assert sorted(api.secrets_seen) == [ONE, TWO]
+    assert "2 keys: 2 good" in out
+    assert not ApiKey.objects.get(secret=TWO).is_enabled
+
+
+def test_asking_shows_one_credential_and_spends_no_quota(api: FakeGemini) -> None:
+    add(ONE)
+
+    call("checkkeys")
+
+    [seen] = api.seen
+    assert (seen.method, seen.credentials) == ("GET", [ONE])
+    assert seen.header("x-goog-api-key") == ONE
+    assert ONE not in seen.path
+    assert not api.accepted
+    assert not DailyUsage.objects.exists()
+
+
+def test_a_redirect_is_not_followed(api: FakeGemini) -> None:
+    add(ONE)
+    with FakeGemini() as elsewhere:
+        api.script(ONE, Reply(302, b"", {"Location": f"{elsewhere.url}/v1beta/models"}))
+
+        with pytest.raises(CommandError):
+            call("checkkeys")
+
+        assert elsewhere.seen == []
+
+
+def test_a_key_whose_answer_does_not_come_keeps_nobody_waiting(api: FakeGemini) -> None:
+    add(ONE, TWO, THREE)
+    api.script(TWO, Fault.HANG)
+    verdicts = check_keys(ApiKey.objects.all(), timezone.now())
+
+    first = {key.secret: verdict for key, verdict, _ in (next(verdicts), next(verdicts))}
+    is_asked = api.wait_for(lambda: len(api.seen) == 3)
+    api.reset()  # ends the connection that hangs
+
+    assert is_asked
+    assert first == {ONE: Verdict.GOOD, THREE: Verdict.GOOD}
+    assert [(key.secret, verdict) for key, verdict, _ in verdicts] == [(TWO, Verdict.UNKNOWN)]
+
+
+def test_many_keys_are_asked_at_once(api: FakeGemini) -> None:
+    secrets = [fake_secret(f"key{number}") for number in range(40)]
+    add(*secrets)
+    api.script("*", *[Fault.HANG] * 8)
+
+    def let_go() -> None:
+        api.wait_for(lambda: len(api.seen) == 40)
+        api.reset()
+
+    other = threading.Thread(target=let_go)
+    other.start()
+
+    out, _ = call("checkkeys")
+    other.join()
+
+    assert "40 keys: 32 good, 0 bad, 8 unknown." in out
+
+
+def test_when_no_answer_says_anything_the_command_fails(api: FakeGemini) -> None:
+    add(ONE, TWO)
+    api.script("*", errors.overloaded(), errors.overloaded())
+
+    with pytest.raises(CommandError, match="UPSTREAM_URL"):
+        call("checkkeys")
+
+
+@pytest.mark.django_db
+def test_an_upstream_that_is_not_there_makes_the_command_fail(settings: Settings) -> None:
+    add(ONE)
+    with FakeGemini() as gone:
+        settings.UPSTREAM_URL = gone.url
+
+    with pytest.raises(CommandError, match="UPSTREAM_URL"):
+        call("checkkeys")
+
+    assert faults() == {}
+
+
+@pytest.mark.django_db
+def test_without_keys_there_is_nothing_to_check() -> None:
+    with pytest.raises(CommandError, match="no keys yet"):
+        call("checkkeys")
+
+
+# As people run them
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a data folder with an empty database, once."""
+    folder = tmp_path_factory.mktemp("migrated")
+    assert run(folder, "migrate").returncode == 0
+    return folder / "data"
+
+
+def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run manage.py in a process of its own, with its data in `folder`."""
+    variables = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DATABASE_URL": f"sqlite:///{folder}/data/db.sqlite3"}
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_keys_go_in_and_usage_comes_out_of_pipes(migrated: Path, tmp_path: Path) -> None:
+    shutil.copytree(migrated, tmp_path / "data")
+
+    imported = run(tmp_path, "importkeys", "-", text=f"{ONE}\n{TWO}\n")
+    taken = run(tmp_path, "importusage", "-", text=json.dumps(USAGE))
+    exported = run(tmp_path, "exportusage", "-", "--day", "2026-11-20")
+
+    assert (imported.returncode, imported.stdout, imported.stderr) == (0, "2 added, 0 known, 0 malformed.\n", "")
+    assert (taken.returncode, taken.stderr) == (0, "")
+    assert (exported.returncode, exported.stdout, exported.stderr) == (0, EXPORTED, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["importkeys", "missing.txt"], ""),
+        (["importusage", "-"], "{"),
+        (["exportusage", "tests"], ""),
+        (["checkkeys"], ""),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence_on_stderr_and_an_exit_code(
+    migrated: Path, tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    shutil.copytree(migrated, tmp_path / "data")
+
+    done = run(tmp_path, *arguments, text=text)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("CommandError: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["importkeys", "-"], ["checkkeys"]], ids=lambda value: value[0])
+def test_who_forgot_to_migrate_is_told_so(tmp_path: Path, arguments: list[str]) -> None:
+    done = run(tmp_path, *arguments, text=f"{ONE}\n")
+
+    assert done.returncode != 0
+    assert "migrate" in done.stderr
+    assert "Traceback" not in done.stderr

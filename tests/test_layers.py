@@ -1,0 +1,120 @@
+"""Which way imports flow, read from the source: an arrow that turns round fails here."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROXY = ROOT / "proxy"
+# Everything of ours but admin and commands, which call and are called by nobody.
+MODULES = {path.relative_to(PROXY).with_suffix("").as_posix(): path for path in PROXY.rglob("*.py")}
+CALLED_BY_NOBODY = {"admin", *(name for name in MODULES if name.startswith("management/commands/"))}
+# What these may use of ours; of Django nothing.
+PURE: dict[str, set[str]] = {
+    "gemini": set(),
+    "quota": set(),
+    "tokens": set(),
+    "masking": set(),
+    "refusals": {"quota"},
+    "keyfile": {"masking"},
+    "http1": {"gemini"},
+    "upstream": {"gemini", "http1", "masking", "sockets"},
+}
+KNOWS_HTTP = {"django.http", "django.urls", "django.views", "django.shortcuts", "http", "requests", "urllib3"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the dotted names a module imports, also inside functions: `from a import b` gives "a" and "a.b"."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def own_imports_of(name: str) -> set[str]:
+    """Return which of our own modules a module imports, as names in MODULES."""
+    dotted = {
+        imported.removeprefix("proxy.") for imported in imports_of(MODULES[name]) if imported.startswith("proxy.")
+    }
+    return {found for imported in dotted if (found := imported.replace(".", "/")) in MODULES}
+
+
+def uses(name: str, package: str) -> bool:
+    return any(imported == package or imported.startswith(f"{package}.") for imported in imports_of(MODULES[name]))
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_knows_nothing_of_django_and_of_the_rest_of_us(name: str) -> None:
+    assert own_imports_of(name) <= PURE[name]
+    assert not uses(name, "django")
+    assert not uses(name, "keymanager")
+
+
+@pytest.mark.parametrize("name", sorted(set(PURE) - {"upstream", "http1"}))
+def test_a_pure_module_does_nothing_but_reckon(name: str) -> None:
+    assert not any(uses(name, package) for package in ("socket", "requests", "urllib3", "http", "os", "time"))
+
+
+def test_models_know_nothing_of_http() -> None:
+    assert own_imports_of("models") <= {"masking", "quota", "refusals"}
+    assert not any(uses("models", package) for package in KNOWS_HTTP)
+
+
+def test_the_relay_knows_both_sides_and_no_request() -> None:
+    assert own_imports_of("relay") <= {"answer", "gemini", "ledger", "posting", "refusals", "tokens", "upstream"}
+    assert not uses("relay", "django")
+
+
+def test_the_ledger_knows_no_upstream() -> None:
+    for name in ("ledger", "posting", "models", "pool", "reports"):
+        assert not {"upstream", "relay", "views", "incoming", "errors"} & own_imports_of(name), name
+
+
+@pytest.mark.parametrize("name", ["usagefile", "keycheck", "pool", "reports", "models", "ledger", "posting", "relay"])
+def test_what_commands_call_knows_nothing_of_requests_from_clients(name: str) -> None:
+    seen, left = set(), {name}
+    while left:
+        seen |= left
+        left = {found for module in left for found in own_imports_of(module)} - seen
+
+    assert not {"views", "incoming", "errors", "middleware", "urls"} & seen
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - CALLED_BY_NOBODY))
+def test_nobody_imports_admin_or_commands(name: str) -> None:
+    assert not CALLED_BY_NOBODY & own_imports_of(name)
+
+
+def test_urllib3_is_imported_where_the_upstream_is_asked() -> None:
+    """checks.py may take an address apart with it; what talks is `upstream.py` alone, and requests for commands."""
+    assert {name for name in MODULES if uses(name, "urllib3")} <= {"upstream", "checks"}
+    assert {name for name in imports_of(MODULES["checks"]) if name.startswith("urllib3.")} <= {
+        *("urllib3.util", "urllib3.util.parse_url"),
+        *("urllib3.exceptions", "urllib3.exceptions.LocationParseError"),
+    }
+    assert {name for name in MODULES if uses(name, "requests")} <= {"keycheck"}
+    assert not [name for name in MODULES if uses(name, "http.client") or uses(name, "urllib.request.urlopen")]
+
+
+def test_imports_never_run_in_a_circle() -> None:
+    arrows = {name: own_imports_of(name) - {name} for name in MODULES}
+
+    list(TopologicalSorter(arrows).static_order())  # CycleError names the circle
+
+
+def test_settings_import_nothing_of_the_app() -> None:
+    imported = imports_of(ROOT / "keymanager" / "settings.py")
+
+    assert not any(name.split(".")[0] == "proxy" for name in imported)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_only_settings_read_the_environment(name: str) -> None:
+    assert not re.search(r"\b(environ|getenv)\b", MODULES[name].read_text(encoding="utf-8"))

@@ -1,0 +1,160 @@
+"""Adding many keys to the pool."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.db import connection
+
+from proxy.models import ApiKey, ExhaustionEvent, Place
+from proxy.pool import add_keys, count_new
+from tests.conftest import FLASH, fake_secret, is_soon, other_connection
+
+NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)
+MANY = [f"secret-{number:05}" for number in range(1_600)]
+
+
+@pytest.mark.django_db
+def test_new_keys_are_counted_and_known_ones_stay_as_they_are() -> None:
+    add_keys([fake_secret("one")], NOON, name="mine", project="p1")
+
+    added = add_keys([fake_secret("one"), fake_secret("two")], NOON, name="hers", project="p2", is_enabled=False)
+
+    assert added == (1, 1)
+    rows = ApiKey.objects.order_by("id").values_list("name", "project", "is_enabled")
+    assert list(rows) == [("mine", "p1", True), ("hers", "p2", False)]
+
+
+@pytest.mark.django_db
+def test_a_key_given_twice_is_added_once() -> None:
+    assert add_keys([fake_secret("one")] * 3, NOON) == (1, 0)
+    assert ApiKey.objects.count() == Place.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_nothing_is_added_where_nothing_is_given() -> None:
+    assert add_keys([], NOON) == (0, 0)
+
+
+@pytest.mark.django_db
+def test_keys_join_the_rotation_in_the_order_they_were_given() -> None:
+    add_keys(MANY[:600], NOON)
+
+    secrets = ApiKey.objects.order_by("id").values_list("secret", flat=True)
+    assert list(secrets) == MANY[:600]
+
+
+@pytest.mark.django_db
+def test_a_new_key_has_a_place_in_every_rotation_and_only_an_enabled_one_is_open() -> None:
+    add_keys([fake_secret("one")], NOON)
+    Place.objects.add_lane(FLASH)
+
+    add_keys([fake_secret("two")], NOON, is_enabled=False)
+
+    places = Place.objects.filter(key__secret=fake_secret("two")).values_list("model_name", "is_open")
+    assert set(places) == {("", False), (FLASH, False)}
+
+
+@pytest.mark.django_db
+def test_a_new_key_of_a_project_at_rest_rests_too() -> None:
+    add_keys([fake_secret("one")], NOON, project="p1")
+    until = NOON + timedelta(hours=1)
+    key = ApiKey.objects.get()
+    ExhaustionEvent.objects.create(key=key, project="p1", model_name="", window="credits", since=NOON, until=until)
+
+    add_keys([fake_secret("two")], NOON, project="p1")
+
+    place = Place.objects.get(key__secret=fake_secret("two"))
+    assert (place.is_open, place.rests_until) == (False, until)
+
+
+@pytest.mark.django_db
+def test_counting_what_is_new_changes_nothing() -> None:
+    add_keys(MANY[:10], NOON)
+
+    assert count_new(MANY) == len(MANY) - 10
+    assert ApiKey.objects.count() == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_other_writers_have_their_turn_while_many_keys_are_added() -> None:
+    """Somebody writes all the time; between two of these writes no more keys appear than one transaction may hold."""
+    seen: list[int] = []
+    is_over = threading.Event()
+
+    def write_all_the_time() -> None:
+        other = other_connection()
+        while not is_over.is_set():
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("UPDATE proxy_apikey SET name = name WHERE id = -1")
+            seen.append(other.execute("SELECT COUNT(*) FROM proxy_apikey").fetchone()[0])
+            other.execute("COMMIT")
+            is_over.wait(0.001)
+        other.close()
+
+    writer = threading.Thread(target=write_all_the_time)
+    writer.start()
+    assert is_soon(lambda: seen)
+    try:
+        added = add_keys(MANY, NOON)
+    finally:
+        is_over.set()
+        writer.join()
+
+    assert added == (len(MANY), 0)
+    between = {count for count in seen if 0 < count < len(MANY)}
+    assert between
+    assert all(count % 500 == 0 for count in between)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_database_is_free_while_the_import_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def write_instead(seconds: float) -> None:
+        other = other_connection()
+        other.execute("PRAGMA busy_timeout = 0")
+        other.execute("BEGIN IMMEDIATE")  # would fail at once if the import held the lock
+        counts.append(other.execute("SELECT COUNT(*) FROM proxy_apikey").fetchone()[0])
+        other.execute("COMMIT")
+        other.close()
+
+    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=write_instead))
+
+    add_keys(MANY, NOON)
+
+    assert counts == [500, 1000, 1500]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_added_before_a_failure_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TooLate(Exception):
+        pass
+
+    def fail(seconds: float) -> None:
+        raise TooLate
+
+    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=fail))
+
+    with pytest.raises(TooLate):
+        add_keys(MANY, NOON)
+
+    assert ApiKey.objects.count() == Place.objects.count() == 500
+    assert not connection.in_atomic_block
+    monkeypatch.undo()
+    assert add_keys(MANY[:600], NOON) == (100, 500)
+
+
+Change = Callable[[datetime], int]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["enable", "disable", "forget", "revive"])
+def test_a_change_tells_how_many_keys_it_touched(name: str) -> None:
+    add_keys(MANY[:3], NOON)
+    change: Change = getattr(ApiKey.objects.filter(secret__in=MANY[:2]), name)
+
+    assert change(NOON) == 2

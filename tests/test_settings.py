@@ -1,0 +1,158 @@
+"""Every choice of a deployment: told in the README, and refused in one sentence when it is nonsense."""
+
+import ast
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"[A-Z][A-Z0-9_]+")
+
+
+def defaults_in_settings() -> dict[str, Any]:
+    """Return each variable that settings.py reads, with its default; None where that is no plain number or text."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(ast.parse((ROOT / "keymanager" / "settings.py").read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+            continue
+        name = node.args[0].value
+        function = ast.unparse(node.func)
+        if isinstance(name, str) and NAME.fullmatch(name) and (function.startswith("env.") or function[0] == "_"):
+            default = node.args[1] if len(node.args) > 1 else None
+            found[name] = default.value if isinstance(default, ast.Constant) else None
+    return found
+
+
+def rows_in(readme: str) -> dict[str, str]:
+    """Return the table of variables: | `NAME` | default | meaning |; two names may share a row."""
+    rows: dict[str, str] = {}
+    for line in (ROOT / readme).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        names = [name.strip(" `") for name in cells[0].split("`, `")]
+        if line.startswith("| `") and len(cells) == 3 and all(NAME.fullmatch(name) for name in names):
+            rows |= dict.fromkeys(names, cells[1])
+    return rows
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
+def test_the_readme_names_exactly_the_variables_that_are_read(readme: str) -> None:
+    assert set(rows_in(readme)) == set(defaults_in_settings())
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
+def test_the_readme_tells_the_true_defaults(readme: str) -> None:
+    rows = rows_in(readme)
+    plain = {name: default for name, default in defaults_in_settings().items() if default and default is not True}
+
+    assert {name: rows.get(name) for name, default in plain.items() if f"{default}" not in rows.get(name, "")} == {}
+
+
+def test_the_example_names_exactly_the_variables_that_are_read() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)) == set(defaults_in_settings())
+
+
+def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the project with these variables and nothing but them, its data in `folder`."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    usual = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DJANGO_SETTINGS_MODULE": "keymanager.settings"}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=kept | usual | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUOTA_TIME_ZONE", "Mars/Base"),
+        ("MAX_BODY_MB", "-1"),
+        ("MAX_BODY_MB", "nan"),
+        ("MAX_BODY_MB", "large"),
+        ("READ_TIMEOUT_SECONDS", "0"),
+        ("GRACEFUL_SECONDS", "-5"),
+        ("WEB_WORKERS", "two"),
+        ("WEB_WORKERS", "0"),
+        ("EXHAUSTED_STATUS", "418"),
+        ("EXHAUSTED_STATUS", "soon"),
+        ("UPSTREAM_URL", "nonsense"),
+        ("UPSTREAM_URL", "ftp://example.org"),
+        ("UPSTREAM_URL", "https://example.org:port"),
+        ("PLACEHOLDER_TOKEN", " "),
+        ("BIND", "5000"),
+        ("BIND", "0.0.0.0:http"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_DIR", "/dev/null"),
+        ("DATA_DIR", "/dev/null"),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mongodb://localhost/keys"),
+        ("CSRF_TRUSTED_ORIGINS", "example.org"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_one_clear_sentence(tmp_path: Path, name: str, value: str) -> None:
+    done = run(tmp_path, "manage.py", "check", **{name: value})
+
+    told = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert name in told
+    assert "Traceback" not in told
+
+
+def test_a_secret_key_is_made_once_also_when_many_start_together(tmp_path: Path) -> None:
+    script = "from django.conf import settings; print(settings.SECRET_KEY)"
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=os.environ | {"DATA_DIR": str(tmp_path / "data"), "LOG_DIR": "", "SECRET_KEY": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    [secret] = {start.communicate(timeout=60)[0].strip() for start in starts}
+
+    path = tmp_path / "data" / "secret_key"
+    assert len(secret) > 50
+    assert path.read_text().strip() == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["secret_key"]
+
+
+def test_no_secret_reaches_the_log_whoever_writes_it(tmp_path: Path) -> None:
+    secret = "AIza" + "S" * 35
+    script = f"""
+import logging, django
+django.setup()
+for name in ("proxy.relay", "django.server", "django.request", "gunicorn.error", ""):
+    logging.getLogger(name).error("GET /v1beta/models?alt=sse&key=%s HTTP/1.1 by %s", "a-client-s-token", "{secret}")
+"""
+    done = run(tmp_path, "-c", script, LOG_DIR=str(tmp_path / "logs"), PLACEHOLDER_TOKEN="a-client-s-token")
+
+    written = (tmp_path / "logs" / "keymanager.log").read_text(encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert written.count("GET /v1beta/models?alt=sse&key=… HTTP/1.1 by …SSSS") == 5
+    assert done.stderr.count("GET /v1beta/models?alt=sse&key=… HTTP/1.1 by …SSSS") == 5
+    assert "a-client-s-token" not in written + done.stdout + done.stderr
+    assert secret not in written + done.stdout + done.stderr
+
+
+def test_without_a_folder_for_logs_the_console_is_all(tmp_path: Path) -> None:
+    script = "from django.conf import settings; print(sorted(settings.LOGGING['handlers']))"
+
+    done = run(tmp_path, "-c", script, LOG_DIR="")
+
+    assert done.stdout.strip() == "['console']"
