@@ -13,7 +13,7 @@ help:
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve
 
-test: .venv/installed-dev
+test: .venv/installed-dev .venv/clients/installed
 	$(BIN)/python -m pytest -n 4
 
 lint: .venv/installed-dev
@@ -42,3 +42,9 @@ clean:
 .venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ .venv/installed
+
+# Clients that do not fit into one environment with ours; the tests run them from there.
+.venv/clients/installed: requirements-clients.txt | .venv/bin/python
+	@$(PYTHON) -m venv .venv/clients
+	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
+	@touch $@

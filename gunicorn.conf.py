@@ -4,32 +4,62 @@ import logging.config
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
+from gevent import getcurrent, kill
 from gunicorn import glogging
+from gunicorn.workers.ggevent import GeventWorker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
 wsgi_app = "keymanager.wsgi:application"
 bind = [address.strip() for address in settings.BIND.split(",")]
 workers = settings.WEB_WORKERS
-worker_class = "gevent"  # a stream costs a greenlet, not a thread
+
+
+class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicorn has no types, and reads this name
+    """A stream costs a greenlet, not a thread. When it ends, connections that wait for their next request end too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle: dict[Any, Any] = {}
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        with super().timeout_ctx() as timeout:
+            self._idle[timeout] = getcurrent()
+            try:
+                yield
+            finally:
+                del self._idle[timeout]
+
+    def notify(self) -> None:
+        """Called every second, also while the last requests are awaited."""
+        super().notify()
+        if not self.alive:
+            for timeout, greenlet in list(self._idle.items()):
+                kill(greenlet, exception=timeout, block=False)
+
+
 worker_connections = 10_000
 keepalive = 75
 timeout = 60  # the arbiter's patience with a worker that shows no life; streams may last as long as they like
-graceful_timeout = settings.GRACEFUL_SECONDS
+graceful_timeout = settings.GRACEFUL_SECONDS + 4  # the arbiter's; workers end their requests themselves, see below
 limit_request_line = 8190
 control_socket_disable = True
 
 
-class logger_class(glogging.Logger):  # noqa: N801  # gunicorn reads this name
+class logger_class(glogging.Logger):  # type: ignore[misc]  # noqa: N801  # the same
     """gunicorn's own words go where ours go, masked; there are no access lines, which would show ?key=TOKEN."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
-        self.error_log.setLevel(logging.WARNING)
+        # Its warnings are requests that make no sense: anybody could fill the log with them.
+        self.error_log.setLevel(logging.WARNING if settings.LOG_LEVEL == "DEBUG" else logging.ERROR)
         logging.config.dictConfig(settings.LOGGING)
 
     def access(self, *_: Any) -> None:
@@ -38,10 +68,13 @@ class logger_class(glogging.Logger):  # noqa: N801  # gunicorn reads this name
 
 def when_ready(server: Any) -> None:
     """Let Ctrl-C end things like SIGTERM does: streams in flight may finish. A second Ctrl-C does not wait."""
+    if "django.db" in sys.modules:
+        raise RuntimeError("Something in settings.py imports django.db, which must not happen before gevent patches.")
 
     def stop_gracefully(signum: int, frame: object) -> None:
         signal.signal(signal.SIGINT, server.signal)
-        print(f"\nStopping; streams in flight have {graceful_timeout} s. Ctrl-C again: at once.", flush=True)  # noqa: T201
+        seconds = settings.GRACEFUL_SECONDS
+        print(f"\nStopping; streams in flight have {seconds} s. Ctrl-C again: at once.", flush=True)  # noqa: T201
         server.signal(signal.SIGTERM, frame)
 
     signal.signal(signal.SIGINT, stop_gracefully)
@@ -50,6 +83,7 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Leave Ctrl-C, which a terminal sends to every process, to the arbiter."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.cfg.set("graceful_timeout", settings.GRACEFUL_SECONDS)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

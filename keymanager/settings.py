@@ -179,6 +179,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
+PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
 LOGIN_URL = "admin:login"
 LANGUAGE_CODE = "en"
 TIME_ZONE = QUOTA_TIME_ZONE
@@ -221,7 +223,7 @@ LOGGING: dict[str, Any] = {
             "secrets": [PLACEHOLDER_TOKEN],
         }
     },
-    "filters": {"own_pages": {"()": "django.utils.log.CallbackFilter", "callback": _is_about_own_pages}},
+    "filters": {"own_pages": {"()": lambda: _is_about_own_pages}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "masked"}},
     "root": {"handlers": _handlers, "level": LOG_LEVEL},
     "loggers": {

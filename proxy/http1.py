@@ -72,11 +72,12 @@ class Http1Connection:
         if is_head_request or status in (204, 304):
             self._is_chunked, self._length = False, 0
         elif lengths and not codings:
-            self._length = int(lengths.pop())
+            self._length = int(next(iter(lengths)))
         has_end = self._is_chunked or self._length is not None
         self._may_stay = has_end and minor == b"1" and "close" not in connection and not (codings and lengths)
-        if codings:
-            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+        headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+        if lengths and not codings:
+            headers.append(("Content-Length", lengths.pop()))  # once, however often it was told
         return status, headers
 
     def _read_one_head(self) -> tuple[int, bytes, Headers]:

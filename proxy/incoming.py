@@ -2,6 +2,7 @@
 
 import hmac
 import mmap
+import re
 import tempfile
 from contextlib import ExitStack
 from typing import IO
@@ -14,6 +15,7 @@ from proxy.gemini import BadPath, Headers, credentials_in, has_bearer, model_in_
 from proxy.models import NO_MODEL
 from proxy.upstream import Call
 
+_BREAKS_LINES = re.compile(r"[\r\n\0]")
 _IN_MEMORY = 1_048_576
 _PIECE = 262_144
 
@@ -48,6 +50,8 @@ def _headers_of(request: HttpRequest) -> Headers:
     ]
     if content_type := request.META.get("CONTENT_TYPE"):
         headers.append(("Content-Type", content_type))
+    if any(_BREAKS_LINES.search(value) for _, value in headers):
+        raise RequestRefused(400, "INVALID_ARGUMENT", "A header has a character that no header may have.")
     return headers
 
 

@@ -145,9 +145,9 @@ class Ledger:
                 self._writer = None
 
     def _put(self, entry: _Entry) -> None:
-        if self._writer is None:
+        if self._writer is None or not self._writer.is_alive():
             with self._start_lock:
-                if self._writer is None:
+                if self._writer is None or not self._writer.is_alive():
                     self._writer = threading.Thread(target=self._write_on, name="ledger", daemon=True)
                     self._writer.start()
         self._queue.put(entry)
@@ -167,6 +167,9 @@ class Ledger:
                 pass
             is_last = None in batch
             entries, self._unsaved = [*self._unsaved, *filter(None, batch)], []
+            self._commit(entries)
+        if self._unsaved:
+            entries, self._unsaved = self._unsaved, []
             self._commit(entries)
         connection.close()
 

@@ -77,7 +77,9 @@ def take_keys(cursor: CursorWrapper, model_name: str, tried: list[set[int]]) -> 
     for excluded in tried:
         place = next((place for place in places if place[1] not in excluded), None)
         if place is None:
-            claims.append(_pool_exhausted(model_name, lane))
+            # Open ones are left only when this caller has tried them all: they may be asked again at once.
+            retry_now = PoolExhausted(model_name, datetime.now(UTC), has_keys=True)
+            claims.append(retry_now if places else _pool_exhausted(model_name, lane))
             continue
         places.remove(place)
         places.append(place)

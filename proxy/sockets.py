@@ -41,6 +41,11 @@ def has_unread(sock: socket.socket) -> bool:
     return bool(unread)
 
 
+def is_gevent() -> bool:
+    """Tell whether requests run in greenlets of one thread."""
+    return is_module_patched is not None and bool(is_module_patched("socket"))
+
+
 class ClientWatch:
     """Ends the greenlet of a request whose client has left. Does nothing where requests run in plain threads."""
 
@@ -50,7 +55,7 @@ class ClientWatch:
 
     def start(self, sock: socket.socket | None) -> None:
         """Watch the client behind `sock` for the current greenlet, until `stop`."""
-        if sock is None or not CAN_TELL or is_module_patched is None or not is_module_patched("socket"):
+        if sock is None or not CAN_TELL or not is_gevent():
             return
         self._greenlets[sock] = getcurrent()
         if self._watcher is None:

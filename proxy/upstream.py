@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 from urllib.request import getproxies, proxy_bypass
@@ -96,8 +96,8 @@ class Call:
 
     method: str
     target: Target
-    headers: Headers
-    body: "bytes | IO[bytes] | None"
+    headers: Headers = field(repr=False)
+    body: "bytes | IO[bytes] | None" = field(repr=False)
     size: int
     model_name: str
 
@@ -128,7 +128,7 @@ class UpstreamAnswer:
         self._idle = idle
         self._secret = secret.encode()
         self._read = b""
-        self._rest = connection.pieces()
+        self._rest: Iterator[bytes] = connection.pieces()
         self._is_closed = False
 
     def read_error(self) -> None:
@@ -145,7 +145,7 @@ class UpstreamAnswer:
         if (
             self.error != clear and clear is not self._read
         ):  # the secret is in there packed: send it unpacked and masked
-            self._read = self.error
+            self._read, self._rest = self.error, iter(())
             self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
             self.headers.append(("Content-Length", str(len(self.error))))
 
@@ -182,7 +182,7 @@ class UpstreamAnswer:
         unpack, end = zlib.decompressobj(wbits=47), b""
         for piece in self._rest:
             with suppress(zlib.error):
-                end = end[1 - len(self._secret) :] + unpack.decompress(piece)
+                end = end[1 - len(self._secret) :] + unpack.decompress(piece, _LONGEST_ERROR)
             if self._secret in end:
                 raise BrokenAnswer("it repeated the key")
             yield piece

@@ -1,23 +1,40 @@
 """What tests stand on: a pool in a real database file, a fake Gemini as a real HTTP server, the service in front."""
 
+import json
+import logging
+import socket
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import IO, Any, Self
 
 import pytest
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.db import connection
+from django.db.models import Sum
 from django.test import Client
 from django.utils import timezone
 
 from proxy import views
 from proxy.ledger import Ledger, ledger
-from proxy.models import ApiKey
+from proxy.models import ApiKey, DailyUsage
 from proxy.pool import add_keys
 from proxy.upstream import Upstream
 from tests.fake_gemini import FakeGemini
 
 TOKEN = "PLACEHOLDER_GEMINI_TOKEN"
 FLASH = "gemini-2.5-flash"
+GENERATE = f"/v1beta/models/{FLASH}:generateContent"
+STREAM = f"/v1beta/models/{FLASH}:streamGenerateContent?alt=sse"
+CHAT = "/v1beta/openai/chat/completions"
 
 Pool = Callable[..., list[ApiKey]]
+ReplaceUpstream = Callable[..., None]
 
 
 def fake_secret(name: str) -> str:
@@ -25,13 +42,30 @@ def fake_secret(name: str) -> str:
     return "AIza" + f"{name:0>35}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_log_file() -> Iterator[None]:
+    """Leave the log file of the service alone."""
+    root = logging.getLogger()
+    files = [handler for handler in root.handlers if isinstance(handler, ConcurrentRotatingFileHandler)]
+    for handler in files:
+        root.removeHandler(handler)
+    yield
+    for handler in files:
+        root.addHandler(handler)
+
+
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
-    """Put the test database into a file: claims about locks and threads mean nothing in memory."""
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put the test database into a file: claims about locks and threads mean nothing in memory.
+
+    Its commits do not wait for the disk: no test cuts the power, and a busy disk makes everything wait.
+    """
     from django.conf import settings  # noqa: PLC0415  # after pytest-django has set it up
 
-    path: Path = tmp_path_factory.mktemp("database") / f"{worker_id}.sqlite3"
-    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(path)
+    path: Path = tmp_path_factory.mktemp("database") / "test.sqlite3"
+    database = settings.DATABASES["default"]
+    database.setdefault("TEST", {})["NAME"] = str(path)
+    database["OPTIONS"]["init_command"] = database["OPTIONS"]["init_command"].replace("=FULL", "=OFF")
 
 
 @pytest.fixture
@@ -43,10 +77,26 @@ def gemini() -> Iterator[FakeGemini]:
 @pytest.fixture
 def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """The relay's parts, in this process: the fake as upstream, and the ledger with an empty queue."""
-    monkeypatch.setattr(views, "upstream", Upstream(gemini.url, connect_seconds=2, read_seconds=2))
+    upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
+    monkeypatch.setattr(views, "upstream", upstream)
     monkeypatch.setattr("proxy.relay.PAUSES", (0.001, 0.001))
     yield ledger
     ledger.close()
+    upstream.close()
+
+
+@pytest.fixture
+def replace_upstream(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplaceUpstream]:
+    """Put another upstream in the fake's place, or the fake with less patience: `replace_upstream(url, 0.3)`."""
+    replaced = []
+
+    def replace(url: str, read_seconds: float = 2) -> None:
+        replaced.append(Upstream(url, connect_seconds=2, read_seconds=read_seconds))
+        monkeypatch.setattr(views, "upstream", replaced[-1])
+
+    yield replace
+    for upstream in replaced:
+        upstream.close()
 
 
 @pytest.fixture
@@ -65,3 +115,237 @@ def pool(service: Ledger) -> Pool:
 def client() -> Client:
     """A client that shows the token."""
     return Client(headers={"x-goog-api-key": TOKEN})
+
+
+def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -> Any:
+    """Post a small request and return the response, read to its end: `response.body`."""
+    body = body or {"contents": [{"parts": [{"text": "Hello"}]}]}
+    response = client.post(path, json.dumps(body), content_type="application/json", **kwargs)
+    response.body = response.getvalue()  # type: ignore[attr-defined]  # streamed ones are read once
+    return response
+
+
+def nobodys_port() -> int:
+    """Return a port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def error_in(response: Any) -> dict[str, Any]:
+    """Return the error of a response that has Gemini's shape."""
+    assert response.headers["Content-Type"].startswith("application/json")
+    content: dict[str, Any] = json.loads(response.body)["error"]
+    return content
+
+
+def answers_by_secret() -> dict[str, int]:
+    """Return how many answers are booked for each key, over all models and days; 0 is left out."""
+    ledger.close()
+    counts: dict[str, int] = {}
+    for secret, answers in DailyUsage.objects.exclude(answers=0).values_list("key__secret", "answers"):
+        counts[str(secret)] = counts.get(str(secret), 0) + answers
+    return counts
+
+
+def usage_of_today() -> dict[str, int]:
+    """Return the sums of all counters that are not 0, once everything is written."""
+    ledger.close()
+    names = [
+        field.name for field in DailyUsage._meta.concrete_fields if field.get_internal_type().startswith("Positive")
+    ]
+    sums = DailyUsage.objects.aggregate(**{f"sum_{name}": Sum(name) for name in names})
+    return {name: number for name in names if (number := sums[f"sum_{name}"])}
+
+
+def is_soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Tell whether `condition` comes true in time; for what tells nobody, such as a row in a database."""
+    never = threading.Event()
+    for _ in range(int(seconds * 200)):
+        if condition():
+            return True
+        never.wait(0.005)
+    return bool(condition())
+
+
+def other_connection() -> Any:
+    """Return a second connection to the database file, which a thread may take over from another.
+
+    Through the same library: two of them in one process would undo each other's locks.
+    """
+    from proxy.sqlite.base import Database  # noqa: PLC0415  # importing it chooses the library
+
+    name = connection.settings_dict["NAME"]
+    return Database.connect(name, isolation_level=None, timeout=5, check_same_thread=False)
+
+
+@contextmanager
+def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
+    """Hold the write lock as another process would; what it yields lets go, at the latest at the end."""
+    other = other_connection()
+    other.execute(f"BEGIN {mode}")
+
+    def let_go() -> None:
+        if other.in_transaction:
+            other.rollback()
+
+    try:
+        yield let_go
+    finally:
+        let_go()
+        other.close()
+
+
+@pytest.fixture
+def impatient(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """Let connections of the ledger wait for a lock for 0.2 s, not for 30."""
+    service.close()
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
+    return service
+
+
+class RawUpstream:
+    """A server that says just the bytes it was told: `script(b"HTTP/1.1 200 OK…")`, one script a request.
+
+    A script is a list of pieces; from its second on each waits for a call of `go_on()`. It ends with closing the
+    connection, unless its last piece is KEEP. requests: what came, head and body; the head alone when `reads_bodies` is
+    off.
+    """
+
+    KEEP = b"\0keep"
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.reads_bodies = True
+        self._scripts: deque[list[bytes]] = deque()
+        self._gate = threading.Semaphore(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def script(self, *pieces: bytes) -> None:
+        self._scripts.append(list(pieces))
+
+    def go_on(self) -> None:
+        self._gate.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for _ in range(1000):
+            self._gate.release()
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(sock)
+                threading.Thread(target=self._serve, args=(self._wrap(sock),), daemon=True).start()
+
+    def _wrap(self, sock: socket.socket) -> socket.socket:
+        return sock
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock, sock.makefile("rb") as file:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while request := self._read(file):
+                self.requests.append(request)
+                pieces = self._scripts.popleft() if self._scripts else []
+                is_kept = pieces[-1:] == [self.KEEP]
+                for number, piece in enumerate(pieces[:-1] if is_kept else pieces):
+                    if number:
+                        self._gate.acquire()
+                    sock.sendall(piece)
+                if not is_kept:
+                    return
+
+    def _read(self, file: IO[bytes]) -> bytes:
+        lines: list[bytes] = []
+        while (line := file.readline()).strip():
+            lines.append(line)
+        head = b"".join(lines)
+        length = next((int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")), 0)
+        return head + (file.read(length) if self.reads_bodies else b"")
+
+
+@pytest.fixture
+def raw() -> Iterator[RawUpstream]:
+    with RawUpstream() as server:
+        yield server
+
+
+class _Handler(WSGIRequestHandler):
+    """Serves as gunicorn does where it differs from runserver: RAW_URI, and chunked bodies decoded."""
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["RAW_URI"] = self.path
+        environ["tests.rfile"] = self.rfile
+        return environ
+
+
+class _Unchunked:
+    """A chunked body, read like a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left = b""
+        self._is_over = False
+
+    def read(self, size: int) -> bytes:
+        while len(self._left) < size and not self._is_over:
+            length = int(self._file.readline().partition(b";")[0], 16)
+            self._left += self._file.read(length)
+            self._file.readline()
+            self._is_over = not length
+        content, self._left = self._left[:size], self._left[size:]
+        return content
+
+    def readline(self) -> bytes:
+        """Be there for Django, which looks for it and never calls it here."""
+        raise NotImplementedError
+
+
+def _as_gunicorn(application: Any, environ: dict[str, Any], start_response: Any) -> Any:
+    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", ""):
+        environ |= {"wsgi.input": _Unchunked(environ["tests.rfile"]), "wsgi.input_terminated": True}
+    return application(environ, start_response)
+
+
+@contextmanager
+def served(handler: type[WSGIRequestHandler]) -> Iterator[int]:
+    """Serve the product on a port, with the classes of runserver, from threads of this process."""
+    server = ThreadedWSGIServer(("127.0.0.1", 0), handler)
+    application = WSGIHandler()
+    server.set_app(partial(_as_gunicorn, application) if handler is _Handler else application)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def front(service: Ledger) -> Iterator[int]:
+    """The port of the service behind a real HTTP server, which takes chunked bodies as gunicorn does."""
+    with served(_Handler) as port:
+        yield port
+
+
+@pytest.fixture
+def runserver(service: Ledger) -> Iterator[int]:
+    """The port of the service as `manage.py runserver` serves it."""
+    with served(WSGIRequestHandler) as port:
+        yield port
