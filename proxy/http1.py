@@ -75,9 +75,9 @@ class Http1Connection:
             self._length = int(next(iter(lengths)))
         has_end = self._is_chunked or self._length is not None
         self._may_stay = has_end and minor == b"1" and "close" not in connection and not (codings and lengths)
-        headers = [pair for pair in headers if pair[0].lower() != "content-length"]
-        if lengths and not codings:
-            headers.append(("Content-Length", lengths.pop()))  # once, however often it was told
+        told = [pair for pair in headers if pair[0].lower() == "content-length"]
+        for pair in told if codings else told[1:]:  # handed on at most once
+            headers.remove(pair)
         return status, headers
 
     def _read_one_head(self) -> tuple[int, bytes, Headers]:

@@ -12,12 +12,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
 from functools import partial
 from typing import cast
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.db.backends.utils import CursorWrapper
 
 from proxy.models import ApiKey, Place
@@ -145,9 +154,9 @@ class Ledger:
                 self._writer = None
 
     def _put(self, entry: _Entry) -> None:
-        if self._writer is None or not self._writer.is_alive():
+        if self._writer is None:
             with self._start_lock:
-                if self._writer is None or not self._writer.is_alive():
+                if self._writer is None:
                     self._writer = threading.Thread(target=self._write_on, name="ledger", daemon=True)
                     self._writer.start()
         self._queue.put(entry)
@@ -180,7 +189,8 @@ class Ledger:
                 failed = self._write(entries, cursor)
         except (OperationalError, InterfaceError) as exc:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
-            connection.close()
+            with suppress(DatabaseError):  # a writer that ended here would leave everybody waiting
+                connection.close()
             self._unsaved += [entry for entry in entries if isinstance(entry, _Booking)]
             failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
         except Exception:

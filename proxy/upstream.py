@@ -181,10 +181,13 @@ class UpstreamAnswer:
         """Pass a packed body on as it is, and break it off where it would tell the secret: it cannot be masked."""
         unpack, end = zlib.decompressobj(wbits=47), b""
         for piece in self._rest:
+            packed = piece
             with suppress(zlib.error):
-                end = end[1 - len(self._secret) :] + unpack.decompress(piece, _LONGEST_ERROR)
-            if self._secret in end:
-                raise BrokenAnswer("it repeated the key")
+                while packed:  # a step at a time: a small piece may unpack to gigabytes
+                    end = end[1 - len(self._secret) :] + unpack.decompress(packed, _LONGEST_ERROR)
+                    packed = unpack.unconsumed_tail
+                    if self._secret in end:
+                        raise BrokenAnswer("it repeated the key")
             yield piece
 
     def close(self) -> None:
