@@ -1,0 +1,158 @@
+"""The admin and the dashboard as a person uses them: a real browser on the real service."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+
+from tests.conftest import FLASH, fake_secret
+from tests.fake_gemini import FakeGemini
+from tests.service import Service, eventually, running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NEW, SECOND = fake_secret("pasted-one"), fake_secret("pasted-two")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.process,
+    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium."),
+]
+
+
+@pytest.fixture
+def service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
+    with running(tmp_path, gemini) as service:
+        yield service
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def page(request: pytest.FixtureRequest, service: Service) -> Iterator[Page]:
+    """A page on the dashboard, logged in; whatever the browser complains of fails the test."""
+    password = re.search(r"password (\S+)", service.output)
+    assert password
+    complaints: list[str] = []
+    width = ViewportSize(width=360, height=780) if request.param == "phone" else ViewportSize(width=1280, height=900)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        context = browser.new_context(
+            viewport=width, color_scheme="dark" if request.param == "dark" else "light", base_url=service.url
+        )
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("/dashboard/")
+        page.get_by_label("Username").fill("admin")
+        page.get_by_label("Password").fill(password[1])
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Today", exact=True)).to_be_visible()
+        yield page
+        browser.close()
+    assert complaints == []
+
+
+def fits(page: Page) -> bool:
+    """Tell whether the page needs no scrolling to the side; tables may scroll within themselves."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def figure(page: Page, name: str) -> str:
+    """Return the number that the dashboard shows for `name`."""
+    return str(page.locator(".figures div").filter(has=page.get_by_text(name, exact=True)).locator("dd").inner_text())
+
+
+def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: Service, gemini: FakeGemini) -> None:
+    page.goto("/admin/proxy/apikey/add/")
+    page.get_by_label("API keys:").fill(f"# from the team\n{NEW}\n{SECOND}\n{NEW}\n")
+    page.get_by_label("Project:").fill("team")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("2 added, 0 known.")).to_be_visible()
+    assert NEW not in page.content()
+    assert fits(page)
+
+    row = page.get_by_role("row").filter(has_text=f"…{NEW[-4:]}").first
+    expect(row).to_contain_text("usable")
+    for action, state in [("Disable", "disabled"), ("Enable", "usable")]:
+        row.get_by_role("checkbox").check()
+        page.get_by_label("Action:").select_option(label=action)
+        page.get_by_role("button", name="Go").click()
+        expect(row).to_contain_text(state)
+
+    page.get_by_role("link", name=f"…{SECOND[-4:]}").click()
+    page.get_by_label("Name:").fill("the second")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.locator("#result_list").get_by_role("link", name=f"the second …{SECOND[-4:]}").click()
+    page.get_by_role("link", name="Delete").click()
+    page.get_by_role("button", name=re.compile("Yes, I.m sure")).click()
+    expect(page.get_by_text("was deleted successfully")).to_be_visible()
+    expect(page.locator("#result_list").get_by_role("link", name=f"…{SECOND[-4:]}")).to_have_count(0)
+
+
+def test_what_is_no_key_is_told_by_its_line_and_nothing_is_added(page: Page) -> None:
+    page.goto("/admin/proxy/apikey/add/")
+    page.get_by_label("API keys:").fill(f"{NEW}\nthis is a sentence\n")
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.get_by_text("These lines are no keys: 2.")).to_be_visible()
+    page.goto("/admin/proxy/apikey/")
+    expect(page.get_by_text("5 API keys", exact=True)).to_be_visible()
+
+
+def test_a_bad_key_is_found_by_a_check_and_said_in_words(page: Page, gemini: FakeGemini) -> None:
+    gemini.know(fake_secret("service-key-1"))
+    page.goto("/admin/proxy/apikey/")
+    page.get_by_label("Toggle all").or_(page.locator("#action-toggle")).first.check()
+    page.get_by_label("Action:").select_option(label="Check with Google (spends no quota)")
+    page.get_by_role("button", name="Go").click()
+
+    expect(page.get_by_text("Checked: 1 good, 4 bad, 0 unknown.")).to_be_visible()
+    expect(page.get_by_text("invalid: API key not valid. Please pass a valid API key.")).to_have_count(4)
+    page.goto("/dashboard/")
+    assert (figure(page, "usable keys"), figure(page, "bad keys")) == ("1", "4")
+
+
+def test_the_dashboard_tells_what_was_used_and_what_is_exhausted(
+    page: Page, service: Service, gemini: FakeGemini
+) -> None:
+    gemini.exhaust(fake_secret("service-key-1"), model=FLASH)
+    for _ in range(6):
+        assert service.ask().status_code == 200
+    assert eventually(lambda: sum(service.answers().values()) == 6)
+    page.reload()
+
+    assert (figure(page, "answers today"), figure(page, "refusals (429)"), figure(page, "usable keys")) == (
+        "6",
+        "1",
+        "5",
+    )
+    exhausted = page.get_by_role("region", name="Exhausted now").or_(page.locator("section[aria-labelledby=exhausted]"))
+    expect(exhausted.first).to_contain_text(FLASH)
+    expect(exhausted.first).to_contain_text("requests or tokens a day")
+    assert fits(page)
+    assert not re.search(r"AIza[\w-]{30}", page.content())
+
+
+@pytest.mark.parametrize("name", ["dailyusage", "exhaustionevent"])
+def test_the_ledgers_are_read_and_not_written(page: Page, service: Service, gemini: FakeGemini, name: str) -> None:
+    gemini.exhaust(fake_secret("service-key-1"), model=FLASH)
+    assert {service.ask().status_code for _ in range(3)} == {200}
+
+    page.goto(f"/admin/proxy/{name}/")
+    row = page.locator("#result_list tbody tr").first
+    expect(row).to_contain_text(FLASH)
+    row.get_by_role("link").first.click()
+
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    expect(page.get_by_role("link", name="Delete")).to_have_count(0)
+    assert page.request.get(f"/admin/proxy/{name}/add/").status == 403
