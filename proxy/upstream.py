@@ -1,7 +1,7 @@
-"""One exchange with the Gemini API, and which headers travel. No Django.
+"""One exchange with the Gemini API. No Django.
 
-Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `http1.py`.
-There are no cookies, and no redirects are followed.
+Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `http1.py`,
+and which headers travel in `headers.py`. There are no cookies, and no redirects are followed.
 """
 
 import errno
@@ -24,55 +24,18 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Url, make_headers, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
-from proxy.gemini import CREDENTIAL_HEADERS, Headers, Target, credential_for
+from proxy.gemini import Headers, Target, credential_for
+from proxy.headers import handed_back, sent_on
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.masking import mask_bytes
 from proxy.sockets import has_unread, is_open
 
 logger = logging.getLogger(__name__)
 
-# RFC 9110, 7.6.1: these end at each hop.
-_HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
-# What would tell Google which client stands behind a key, or link one client over several keys.
-_ABOUT_THE_CLIENT = {
-    "baggage",
-    "forwarded",
-    "openai-organization",
-    "openai-project",
-    "origin",
-    "referer",
-    "traceparent",
-    "tracestate",
-    "via",
-    "x-correlation-id",
-    "x-gemini-api-privileged-user-id",
-    "x-goog-user-project",
-    "x-request-id",
-}
-_ABOUT_THE_CLIENT_SHAPE = re.compile(
-    r"(?:b3$|cf-|fastly-|fly-|sentry-|x-(?:amzn|b3|client|cluster|datadog|envoy|forwarded|original|stainless)-"
-    r"|x-cloud-trace)|.*client-?ip$|.*-ip$"
-)
-# Written anew for each exchange. Of the encodings only gzip: we count tokens on the side.
-_WRITTEN_HERE = {"accept-encoding", "content-length", "expect", "host"}
-_NOT_SENT_ON = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDENTIAL_HEADERS)
-# Alt-Svc would lead the client past us; the server in front writes Date and Server itself.
-_NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | {"alt-svc", "date", "server", "set-cookie"})
-
 _LONGEST_ERROR = 1_048_576
 _MOST_IDLE = 1000
 _OF_PACKED_BODIES = {"content-encoding", "content-length"}
 
-_TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
 Idle = deque[Http1Connection]
@@ -116,12 +79,7 @@ class UpstreamAnswer:
 
     def __init__(self, status: int, headers: Headers, connection: Http1Connection, idle: Idle, secret: str) -> None:
         self.status = status
-        ends_here = _NOT_HANDED_BACK | _named_by_connection(headers)
-        self.headers: Headers = [
-            (name, mask_bytes(value.encode("latin-1"), secret.encode()).decode("latin-1") if secret in value else value)
-            for name, value in headers
-            if name.lower() not in ends_here
-        ]
+        self.headers = handed_back(headers, secret)
         self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
         self.error = b""
         self._connection = connection
@@ -274,7 +232,9 @@ class Upstream:
 
     def _head_of(self, call: Call, secret: str) -> bytes:
         lines = [f"{call.method} {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
-        lines += [f"{name}: {value}" for name, value in _headers_for(call, secret).items()]
+        sent = sent_on(call.headers, None if call.body is None else call.size)
+        sent.append(credential_for(secret, is_openai=call.target.is_openai))
+        lines += [f"{name}: {value}" for name, value in sent]
         if _BREAKS_LINES.search("".join(lines)):
             raise ValueError("A header of the request would break into two.")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -294,27 +254,3 @@ def _proxy_for(url: Url) -> Url | None:
     proxy_url = getproxies().get("https")
     is_meant = url.scheme == "https" and proxy_url and not proxy_bypass(url.host or "")
     return parse_url(proxy_url) if is_meant and proxy_url else None
-
-
-def _headers_for(call: Call, secret: str) -> dict[str, str]:
-    """Return the headers that travel: the client's, without what ends here, and exactly one credential."""
-    sent: dict[str, str] = {"Accept-Encoding": "identity"}
-    ends_here = _NOT_SENT_ON | _named_by_connection(call.headers)
-    for name, value in call.headers:
-        lowered = name.lower()
-        if lowered == "accept-encoding" and _TAKES_GZIP.search(value):
-            sent["Accept-Encoding"] = "gzip"
-        elif lowered not in ends_here and not _ABOUT_THE_CLIENT_SHAPE.match(lowered):
-            sent[name] = value
-    if call.body is not None:
-        sent["Content-Length"] = str(call.size)
-    name, value = credential_for(secret, is_openai=call.target.is_openai)
-    sent[name] = value
-    return sent
-
-
-def _named_by_connection(headers: Headers) -> set[str]:
-    """Return the names, in lower case, of headers that end at this hop because `Connection` names them."""
-    return {
-        token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
-    }

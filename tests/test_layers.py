@@ -21,7 +21,8 @@ PURE: dict[str, set[str]] = {
     "refusals": {"quota"},
     "keyfile": {"masking"},
     "http1": {"gemini"},
-    "upstream": {"gemini", "http1", "masking", "sockets"},
+    "headers": {"gemini", "masking"},
+    "upstream": {"gemini", "headers", "http1", "masking", "sockets"},
 }
 KNOWS_HTTP = {"django.http", "django.urls", "django.views", "django.shortcuts", "http", "requests", "urllib3"}
 
