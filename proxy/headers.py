@@ -45,7 +45,7 @@ _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORE
 
 
 def sent_on(headers: Headers, size: int | None) -> Headers:
-    """Return what travels up: the client's headers without what ends here. size: of the body in bytes, if there is one."""
+    """Return what travels up: the client's headers without what ends here. size: the body's in bytes, if any."""
     ends_here = _NOT_SENT_ON | _named_by_connection(headers)
     encoding = "identity"
     sent: Headers = []
