@@ -32,7 +32,7 @@ settings.configure(
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL",  # as durable as ours
             },
         }
     },

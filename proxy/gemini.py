@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from mmap import mmap
 from urllib.parse import parse_qsl, unquote
 
@@ -66,6 +67,7 @@ class Target:
         return self.action in _REPEATABLE_ACTIONS
 
 
+@lru_cache(maxsize=1024)  # clients ask for the same few paths again and again
 def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
     """Return where `raw_uri`, the request target as the client wrote it, leads.
 

@@ -5,6 +5,7 @@ import mmap
 import re
 import tempfile
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import IO
 
 from django.conf import settings
@@ -45,14 +46,17 @@ def read_call(request: HttpRequest) -> Call:
 
 def _headers_of(request: HttpRequest) -> Headers:
     """Return the request's headers; WSGI has lost the case of their names, which HTTP does not mind."""
-    headers = [
-        (name[5:].replace("_", "-").title(), value) for name, value in request.META.items() if name.startswith("HTTP_")
-    ]
+    headers = [(_header_name(name), value) for name, value in request.META.items() if name.startswith("HTTP_")]
     if content_type := request.META.get("CONTENT_TYPE"):
         headers.append(("Content-Type", content_type))
     if any(_BREAKS_LINES.search(value) for _, value in headers):
         raise RequestRefused(400, "INVALID_ARGUMENT", "A header has a character that no header may have.")
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _header_name(name: str) -> str:
+    return name.removeprefix("HTTP_").replace("_", "-").title()
 
 
 def _shows_token(headers: Headers, query: str) -> bool:
