@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Self
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Q, QuerySet
 
 from proxy.masking import last_four
 from proxy.refusals import Fault, Refusal, Window
+
+_CHUNK = 500  # keys in one query
 
 # What calls that name no model (lists, files) are claimed and counted under.
 NO_MODEL = "-"
@@ -78,10 +80,13 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
     def change(self, moment: datetime, **values: object) -> int:
         """Write `values` to these keys, and their places with them; return how many keys there were."""
+        changed = 0
         with transaction.atomic():
-            keys = ApiKey.objects.filter(id__in=list(self.values_list("id", flat=True)))
-            changed = keys.update(**values)
-            Place.objects.rebuild(keys, moment)
+            ids = list(self.values_list("id", flat=True))
+            for start in range(0, len(ids), _CHUNK):
+                keys = ApiKey.objects.filter(id__in=ids[start : start + _CHUNK])
+                changed += keys.update(**values)
+                Place.objects.rebuild(keys, moment)
         return changed
 
 
@@ -159,8 +164,8 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         # Every key has a place in every rotation: those of one key tell them all.
         lanes = {"", *self.filter(key__in=self.values("key")[:1]).values_list("model_name", flat=True)}
         ids = list(keys.order_by("id").values_list("id", flat=True))
-        for start in range(0, len(ids), 500):
-            chunk = list(ApiKey.objects.filter(id__in=ids[start : start + 500]).select_for_update().order_by("id"))
+        for start in range(0, len(ids), _CHUNK):
+            chunk = list(ApiKey.objects.filter(id__in=ids[start : start + _CHUNK]).select_for_update().order_by("id"))
             events = list(ExhaustionEvent.objects.of(chunk).in_force(moment))
             places = []
             for key in chunk:
@@ -183,11 +188,13 @@ class PlaceQuerySet(models.QuerySet["Place"]):
         """Give `model_name` a rotation of its own, in the order of the common one; nothing if it has one."""
         if self.filter(model_name=model_name).exists():
             return
-        common = self.filter(model_name="").values_list("key_id", "last_used", "is_open", "rests_until")
-        self.bulk_create(
-            Place(key_id=key, model_name=model_name, last_used=used, is_open=is_open, rests_until=until)
-            for key, used, is_open, until in common
-        )
+        # One statement: the ledger does this while requests wait, and there may be ten thousand keys.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO proxy_place (key_id, model_name, last_used, is_open, rests_until, refusals_in_a_row) "
+                "SELECT key_id, %s, last_used, is_open, rests_until, 0 FROM proxy_place WHERE model_name = ''",
+                [model_name],
+            )
 
 
 class Place(models.Model):
