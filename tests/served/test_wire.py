@@ -22,30 +22,6 @@ LARGE = b'{"contents": [{"parts": [{"text": "' + b"0123456789abcdef" * (30 * 65_
 PATH = f"/v1beta/models/{FLASH}:generateContent"
 
 
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeGemini]:
-    with FakeGemini() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running_service(tmp_path_factory: pytest.TempPathFactory, fake: FakeGemini) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("shared"), fake) as service:
-        yield service
-
-
-@pytest.fixture
-def gemini(fake: FakeGemini) -> FakeGemini:
-    fake.reset()
-    return fake
-
-
-@pytest.fixture
-def service(running_service: Service, gemini: FakeGemini) -> Service:
-    """A service that all tests of this file share: they leave its keys as they are."""
-    return running_service
-
-
 def pieces_of(body: bytes, size: int = 100_003) -> Iterator[bytes]:
     for start in range(0, len(body), size):
         yield body[start : start + size]

@@ -24,30 +24,6 @@ pytestmark = pytest.mark.process
 SOON_SECONDS = 3.0
 
 
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeGemini]:
-    with FakeGemini() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running_service(tmp_path_factory: pytest.TempPathFactory, fake: FakeGemini) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("shared"), fake) as service:
-        yield service
-
-
-@pytest.fixture
-def gemini(fake: FakeGemini) -> FakeGemini:
-    fake.reset()
-    return fake
-
-
-@pytest.fixture
-def service(running_service: Service, gemini: FakeGemini) -> Service:
-    """A service that all tests of this file share: they leave its keys as they are."""
-    return running_service
-
-
 @pytest.fixture
 def own_service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
     with running(tmp_path, gemini) as service:
