@@ -10,6 +10,7 @@ are as in recorded answers: js-genai's test/system/recordings, the cassettes of 
 
 import argparse
 import json
+import math
 import re
 import select
 import socket
@@ -17,7 +18,7 @@ import struct
 import sys
 import time
 import zlib
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,9 +36,10 @@ from tests import gemini_errors as errors
 from tests.gemini_errors import Reply
 
 __all__ = ["ANSWER_TOKENS", "PROMPT_TOKENS", "THOUGHT_TOKENS", "TOTAL_TOKENS"]
-__all__ += ["FakeGemini", "Fault", "Reply", "Seen", "errors"]
+__all__ += ["Decision", "FakeGemini", "Fault", "Reply", "Seen", "errors"]
 
-# What every whole answer costs. Thoughts are in the total, not in the answer's tokens.
+# What every whole answer costs, unless the body says `"input_tokens": N`: then the prompt's are N. Thoughts are in the
+# total, not in the answer's tokens.
 PROMPT_TOKENS, ANSWER_TOKENS, THOUGHT_TOKENS = 35, 12, 62
 TOTAL_TOKENS = PROMPT_TOKENS + ANSWER_TOKENS + THOUGHT_TOKENS
 
@@ -57,6 +59,8 @@ _VECTOR = [0.1, 0.2, 0.3]
 _GOOGLE_LOOKS_AT = ("x-goog-api-key", "authorization", "key", "access_token")
 _CREDENTIAL_HEADERS = ("x-goog-api-key", "authorization", "x-api-key", "api-key", "cookie")
 _POLL_SECONDS = 0.02
+_PACIFIC = ZoneInfo("America/Los_Angeles")
+_MINUTE = 60.0
 
 
 class Fault(Enum):
@@ -101,6 +105,11 @@ class _Ask(NamedTuple):
     def is_generation(self) -> bool:
         return self.endpoint in _GENERATIONS
 
+    @property
+    def input_tokens(self) -> int:
+        told = (self.document or {}).get("input_tokens")
+        return told if isinstance(told, int) else PROMPT_TOKENS
+
 
 class _Stream(NamedTuple):
     """An answer in pieces; `tail` follows the last event at once."""
@@ -110,18 +119,78 @@ class _Stream(NamedTuple):
     tail: bytes = b""
 
 
+class Decision(NamedTuple):
+    """What became of a generation request. moment: by `time.time()`. tokens: of its input.
+
+    is_accepted: it was counted against the quotas. violated: the ids of the quotas that a 429 named.
+    """
+
+    moment: float
+    project: str
+    model: str
+    is_accepted: bool
+    violated: tuple[str, ...]
+    tokens: int
+
+
 class _Limit(NamedTuple):
-    per_day: int | None
-    per_minute: int | None
+    """How much a project may ask of a model; None: as much as it likes. tokens_per_minute: of the input."""
+
+    per_day: int | None = None
+    per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class _Usage:
+    """What a project asked of a model. Moments are those of `time.time()`."""
+
+    def __init__(self) -> None:
+        self._minute: deque[tuple[float, int]] = deque()  # moment and tokens of each request
+        self._on_day: Counter[date] = Counter()
+
+    def add(self, now: float, tokens: int) -> None:
+        self._minute.append((now, tokens))
+        self._on_day[datetime.fromtimestamp(now, _PACIFIC).date()] += 1
+
+    def violations(self, limit: _Limit, now: float, tokens: int) -> dict[errors.Violation, float]:
+        """Return every quota that a request would go over, and in how many seconds it would fit."""
+        while self._minute and self._minute[0][0] + _MINUTE <= now:
+            self._minute.popleft()
+        found = {}
+        if (most := limit.per_minute) is not None and len(self._minute) >= most:
+            found[errors.Violation(errors.PER_MINUTE, most)] = self._seconds_until(now, most - 1)
+        if (most := limit.tokens_per_minute) is not None and self._minute and self._tokens + tokens > most:
+            violation = errors.Violation(errors.TOKENS_PER_MINUTE, most)
+            found[violation] = self._seconds_until(now, len(self._minute), most - tokens)
+        today = datetime.fromtimestamp(now, _PACIFIC)
+        if (most := limit.per_day) is not None and self._on_day[today.date()] >= most:
+            midnight = datetime.combine(today.date() + timedelta(days=1), datetime.min.time(), _PACIFIC)
+            found[errors.Violation(errors.PER_DAY, most)] = midnight.timestamp() - now
+        return found
+
+    @property
+    def _tokens(self) -> int:
+        return sum(tokens for _, tokens in self._minute)
+
+    def _seconds_until(self, now: float, requests: int, tokens: float = math.inf) -> float:
+        """Return in how many seconds the minute holds no more requests and tokens than these, or nothing at all."""
+        remaining, remaining_tokens = len(self._minute), self._tokens
+        for moment, its_tokens in self._minute:
+            remaining, remaining_tokens = remaining - 1, remaining_tokens - its_tokens
+            if remaining <= requests and remaining_tokens <= tokens:
+                return moment + _MINUTE - now
+        return self._minute[-1][0] + _MINUTE - now if self._minute else _MINUTE
 
 
 class FakeGemini:
     """The server, and all that a test tells it or asks it. `chunks`, `pace`, `hold` and `text` steer answers.
 
     chunks: events of a stream. pace: seconds between them. hold: the last event waits for it. text: what is
-    answered, unless the request's body has `echo:N`, which is answered with N bytes.
+    answered, unless the request's body has `echo:N`, which is answered with N bytes. first_byte_seconds: how long
+    every answer, good or bad, takes to begin; quotas are looked at before.
     closed_early: how many answers were left by their client before their end. accepted: how many generation
-    requests, by (secret, model_name), got an answer other than 429, broken off or not.
+    requests, by (secret, model_name), got an answer other than 429, broken off or not. decisions: what became of
+    generation requests, in order, but for those that hung or were reset at once.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -137,16 +206,17 @@ class FakeGemini:
             self.released = Event()
             self.seen: list[Seen] = []
             self.accepted: Counter[tuple[str, str]] = Counter()
+            self.decisions: list[Decision] = []
             self.closed_early = 0
-            self.chunks, self.pace = 3, 0.0
+            self.chunks, self.pace, self.first_byte_seconds = 3, 0.0, 0.0
             self.hold: Event | None = None
             self.text = "Grüße from a fake Gemini: one, two, three ✨"
             self._projects: dict[str, str] = {}
             self._limits: dict[tuple[str, str], _Limit] = {}
             self._exhausted: set[tuple[str, str]] = set()
+            self._overloaded_until: dict[str, float] = {}
             self._scripts: dict[str, deque[Reply | Fault]] = {}
-            self._on_day: Counter[tuple[str, str, date]] = Counter()
-            self._lately: dict[tuple[str, str], deque[float]] = {}
+            self._usage: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
 
     def start(self) -> Self:
         """Listen, from a thread of its own. Started again after `stop()`, it listens on the same port."""
@@ -193,16 +263,22 @@ class FakeGemini:
         model: str = "*",
         per_day: int | None = None,
         per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
     ) -> None:
         """Enforce a quota; a "*" means each one by itself, and gives way to a name.
 
-        A minute slides, a day is Pacific. What is refused does not count.
+        A minute slides, a day is Pacific. What is refused does not count. tokens_per_minute: of the input; an empty
+        minute takes any request, however large.
         """
-        self._limits[project, model] = _Limit(per_day, per_minute)
+        self._limits[project, model] = _Limit(per_day, per_minute, tokens_per_minute)
 
     def exhaust(self, *secrets: str, model: str = "*") -> None:
         """Answer generation requests that show these keys with a per-day 429 and a delay of many hours."""
         self._exhausted |= {(secret, model) for secret in secrets}
+
+    def overload(self, model: str, seconds: float) -> None:
+        """Answer all generation requests for `model` with a 503 for so long; they spend no quota."""
+        self._overloaded_until[model] = time.time() + seconds
 
     def script(self, secret: str, *replies: Reply | Fault) -> None:
         """Answer the next requests with `secret` ("*": those with nothing else scripted) so, in order."""
@@ -222,9 +298,12 @@ class FakeGemini:
             planned = script.popleft() if script else None
             if planned in (Fault.HANG, Fault.RESET_BEFORE):
                 return planned, None
-            reply = planned if isinstance(planned, Reply) else self._refusal(seen, ask)
-            if ask.is_generation and (reply is None or reply.status != 429):
-                self.accepted[seen.secret, ask.model_name] += 1
+            now = time.time()
+            reply = planned if isinstance(planned, Reply) else self._refusal(seen, ask, now)
+            if ask.is_generation:
+                if reply is None or reply.status != 429:
+                    self.accepted[seen.secret, ask.model_name] += 1
+                self.decisions.append(self._decision(now, seen, ask, reply))
             return (planned if isinstance(planned, Fault) else None), reply
 
     def lose_client(self, released: Event) -> None:
@@ -233,7 +312,7 @@ class FakeGemini:
             self.closed_early += not released.is_set()
             self.changed.notify_all()
 
-    def _refusal(self, seen: Seen, ask: _Ask) -> Reply | None:
+    def _refusal(self, seen: Seen, ask: _Ask, now: float) -> Reply | None:
         if reply := _credential_refusal(seen, is_openai=ask.is_openai):
             return reply
         if self._projects and seen.secret not in self._projects:
@@ -247,31 +326,29 @@ class FakeGemini:
             return errors.bad_request("Invalid JSON payload received.")
         if not ask.is_generation:
             return None
+        if now < self._overloaded_until.get(ask.model_name, now):
+            return errors.overloaded()
         if {(seen.secret, ask.model_name), (seen.secret, "*")} & self._exhausted:
             return errors.per_day_long(ask.model_name)
-        return self._quota_refusal(self._projects.get(seen.secret, seen.secret), ask.model_name)
+        return self._quota_refusal(self._project_of(seen), ask, now)
 
-    def _quota_refusal(self, project: str, model: str) -> Reply | None:
-        """Return the 429 of a spent quota; else count the request against its quotas and return None."""
+    def _quota_refusal(self, project: str, ask: _Ask, now: float) -> Reply | None:
+        """Return the 429 of spent quotas, which names all; else count the request against them and return None."""
+        model = ask.model_name
         names = ((project, model), (project, "*"), ("*", model), ("*", "*"))
-        limit = next((self._limits[name] for name in names if name in self._limits), _Limit(None, None))
-        now, today = time.time(), datetime.now(ZoneInfo("America/Los_Angeles"))
-        lately = self._lately.setdefault((project, model), deque())
-        while lately and lately[0] <= now - 60:
-            lately.popleft()
-        violations, delay = [], 0.0
-        if limit.per_minute is not None and len(lately) >= limit.per_minute:
-            violations.append(errors.Violation(errors.PER_MINUTE, limit.per_minute))
-            delay = lately[0] + 60 - now if lately else 60.0
-        if limit.per_day is not None and self._on_day[project, model, today.date()] >= limit.per_day:
-            violations.append(errors.Violation(errors.PER_DAY, limit.per_day))
-            midnight = datetime.combine(today.date() + timedelta(days=1), datetime.min.time(), today.tzinfo)
-            delay = midnight.timestamp() - now
-        if violations:
-            return errors.quota_exceeded(model, *violations, delay_seconds=delay)
-        lately.append(now)
-        self._on_day[project, model, today.date()] += 1
+        limit = next((self._limits[name] for name in names if name in self._limits), _Limit())
+        usage = self._usage[project, model]
+        if violations := usage.violations(limit, now, ask.input_tokens):
+            return errors.quota_exceeded(model, *violations, delay_seconds=max(violations.values()))
+        usage.add(now, ask.input_tokens)
         return None
+
+    def _decision(self, now: float, seen: Seen, ask: _Ask, reply: Reply | None) -> Decision:
+        violated = errors.violated_in(reply) if reply else ()
+        return Decision(now, self._project_of(seen), ask.model_name, reply is None, violated, ask.input_tokens)
+
+    def _project_of(self, seen: Seen) -> str:
+        return self._projects.get(seen.secret, seen.secret)
 
 
 def _credentials_in(path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -328,6 +405,7 @@ class _Answers:
 
     def __init__(self, gemini: FakeGemini, seen: Seen, ask: _Ask) -> None:
         self.ask = ask
+        self.prompt_tokens = ask.input_tokens
         self.text = gemini.text
         if echo := re.search(rb"echo:(\d+)", seen.body):
             self.text = "0123456789" * (int(echo[1]) // 10) + "0123456789"[: int(echo[1]) % 10]
@@ -351,8 +429,9 @@ class _Answers:
         return _Stream(_SSE, [b"data: %b\n\n" % event for event in events], b"data: [DONE]\n\n")
 
     def interact(self) -> dict[str, Any] | _Stream:
-        usage = {"total_input_tokens": PROMPT_TOKENS, "total_output_tokens": ANSWER_TOKENS}
-        usage |= {"total_thought_tokens": THOUGHT_TOKENS, "total_tokens": TOTAL_TOKENS}
+        usage = {"total_input_tokens": self.prompt_tokens, "total_output_tokens": ANSWER_TOKENS}
+        total = self.prompt_tokens + ANSWER_TOKENS + THOUGHT_TOKENS
+        usage |= {"total_thought_tokens": THOUGHT_TOKENS, "total_tokens": total}
         step = {"type": "model_output", "content": [{"type": "text", "text": self.text}]}
         begun = {"id": "v1_fake", "model": self.ask.model_name, "status": "in_progress"}
         whole = begun | {"status": "completed", "steps": [step], "usage": usage}
@@ -373,7 +452,7 @@ class _Answers:
         return {"embeddings": [{"values": _VECTOR} for _ in (self.ask.document or {}).get("requests", [])]}
 
     def embed_openai(self) -> dict[str, Any]:
-        usage = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
+        usage = {"prompt_tokens": self.prompt_tokens, "total_tokens": self.prompt_tokens}
         data = [{"object": "embedding", "index": 0, "embedding": _VECTOR}]
         return {"object": "list", "data": data, "model": self.ask.model_name, "usage": usage}
 
@@ -384,10 +463,10 @@ class _Answers:
         output = int(ANSWER_TOKENS * done)
         candidate = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
         usage = {
-            "promptTokenCount": PROMPT_TOKENS,
+            "promptTokenCount": self.prompt_tokens,
             "candidatesTokenCount": output,
-            "totalTokenCount": PROMPT_TOKENS + output + THOUGHT_TOKENS,
-            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": PROMPT_TOKENS}],
+            "totalTokenCount": self.prompt_tokens + output + THOUGHT_TOKENS,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": self.prompt_tokens}],
             "thoughtsTokenCount": THOUGHT_TOKENS,
         }
         return {
@@ -402,14 +481,14 @@ class _Answers:
     ) -> dict[str, Any]:
         output = int(ANSWER_TOKENS * done)
         choice = {"index": 0, message: {"content": text, "role": "assistant"}}
-        total = PROMPT_TOKENS + output + THOUGHT_TOKENS
+        total = self.prompt_tokens + output + THOUGHT_TOKENS
         return {
             "choices": [choice | {"finish_reason": "stop" if done == 1 else None}],
             "created": int(time.time()),
             "id": "Qm9ndXMtcmVzcG9uc2U",
             "model": self.ask.model_name,
             "object": kind,
-            "usage": {"completion_tokens": output, "prompt_tokens": PROMPT_TOKENS, "total_tokens": total},
+            "usage": {"completion_tokens": output, "prompt_tokens": self.prompt_tokens, "total_tokens": total},
         }
 
 
@@ -420,7 +499,7 @@ def _model(name: str) -> dict[str, Any]:
 _ENDPOINTS: dict[str, Callable[[_Answers], dict[str, Any] | _Stream]] = {
     "POST generateContent": _Answers.generate,
     "POST streamGenerateContent": _Answers.stream,
-    "POST countTokens": lambda _: {"totalTokens": PROMPT_TOKENS},
+    "POST countTokens": lambda answers: {"totalTokens": answers.prompt_tokens},
     "POST embedContent": lambda _: {"embedding": {"values": _VECTOR}},
     "POST batchEmbedContents": _Answers.embed_batch,
     "POST interactions": _Answers.interact,
@@ -494,6 +573,8 @@ class _Connection(BaseHTTPRequestHandler):
             elif fault is Fault.RESET_BEFORE:
                 self._reset()
             else:
+                if gemini.first_byte_seconds:
+                    self._wait(gemini.first_byte_seconds)
                 answer = reply or _ENDPOINTS[ask.endpoint](_Answers(gemini, seen, ask))
                 if isinstance(answer, _Stream):
                     self._send_stream(answer, fault)

@@ -99,6 +99,12 @@ def _quota_details(model: str, violations: Iterable[Violation], delay_seconds: f
     ]
 
 
+def violated_in(reply: Reply) -> tuple[str, ...]:
+    """Return the ids of the quotas that a 429 names; nothing for other answers."""
+    details = reply.body["error"].get("details", []) if isinstance(reply.body, dict) and "error" in reply.body else []
+    return tuple(violation["quotaId"] for detail in details for violation in detail.get("violations", []))
+
+
 def per_minute_tokens(model: str = "gemini-2.5-flash") -> Reply:
     """Return S1: a minute's tokens, the wait in RetryInfo alone. Source: RooCodeInc/Roo-Code#3883."""
     details = _quota_details(model, [Violation(TOKENS_PER_MINUTE, 250_000)], 26)

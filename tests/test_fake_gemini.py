@@ -4,19 +4,23 @@ import gzip
 import http.client
 import json
 import socket
+import time
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
 import pytest
 import requests
+import time_machine
 
 from tests import gemini_errors as errors
-from tests.fake_gemini import TOTAL_TOKENS, FakeGemini, Fault, Reply
+from tests.fake_gemini import ANSWER_TOKENS, PROMPT_TOKENS, THOUGHT_TOKENS, TOTAL_TOKENS, FakeGemini, Fault, Reply
 
 FLASH = "/v1beta/models/gemini-2.5-flash"
 CHAT = "/v1beta/openai/chat/completions"
+NOON = datetime(2026, 11, 24, 20, tzinfo=UTC)  # Pacific
 
 
 @pytest.fixture
@@ -80,6 +84,111 @@ def test_quotas_belong_to_a_project_and_a_model(gemini: FakeGemini) -> None:
     assert "PerDay" in answers[2].text
     assert 58 <= int(answers[4].json()["error"]["details"][2]["retryDelay"].removesuffix("s")) <= 60
     assert gemini.accepted == {(secret, "gemini-2.5-flash"): 1 for secret in set(secrets)}
+
+
+def refusal(answer: requests.Response) -> tuple[dict[str, str], str]:
+    """Return what a 429 says: the size of each quota by its id, and the delay in its message."""
+    error = answer.json()["error"]
+    values = {found["quotaId"]: found["quotaValue"] for found in error["details"][0]["violations"]}
+    return values, error["message"].rpartition("Please retry in ")[2]
+
+
+def test_a_minute_slides_and_what_was_refused_does_not_count(gemini: FakeGemini) -> None:
+    gemini.limit(per_minute=2)
+    statuses = []
+    with time_machine.travel(NOON, tick=False) as clock:
+        for seconds in (0, 10, 20, 29.75, 0.25, 0.25):
+            clock.shift(seconds)
+            statuses.append(ask(gemini).status_code)
+        values, delay = refusal(ask(gemini))
+
+    assert statuses == [200, 200, 429, 429, 200, 429]
+    assert (values, delay) == ({errors.PER_MINUTE: "2"}, "9.75s.")
+
+
+def test_tokens_are_counted_by_the_minute_as_the_body_says(gemini: FakeGemini) -> None:
+    gemini.limit(tokens_per_minute=1_000)
+    with time_machine.travel(NOON, tick=False) as clock:
+        too_large = ask(gemini, json={"input_tokens": 5_000})
+        clock.shift(60)
+        fitting = [ask(gemini, json={"input_tokens": 600}), ask(gemini, json={"input_tokens": 365})]
+        clock.shift(1)
+        usual = ask(gemini)
+        clock.shift(1)
+        refused = [ask(gemini, json={"input_tokens": tokens}) for tokens in (1, 36, 601)]
+
+    assert [answer.status_code for answer in [too_large, *fitting, usual, *refused]] == [200] * 4 + [429] * 3
+    assert too_large.json()["usageMetadata"]["promptTokenCount"] == 5_000
+    assert usual.json()["usageMetadata"]["promptTokenCount"] == PROMPT_TOKENS
+    assert [refusal(answer) for answer in refused] == [({errors.TOKENS_PER_MINUTE: "1000"}, "58s.")] * 3
+
+
+def test_a_429_names_all_that_was_violated_and_the_longest_delay(gemini: FakeGemini) -> None:
+    gemini.know("secret-one", "p1")
+    gemini.limit(per_minute=2, tokens_per_minute=100, per_day=2)
+    with time_machine.travel(NOON, tick=False) as clock:
+        ask(gemini, json={"input_tokens": 40})
+        clock.shift(10)
+        ask(gemini, json={"input_tokens": 50})
+        clock.shift(10)
+        refused = ask(gemini, json={"input_tokens": 80})
+        clock.shift(timedelta(hours=12))
+        next_day = ask(gemini)
+
+    values = {errors.PER_MINUTE: "2", errors.TOKENS_PER_MINUTE: "100", errors.PER_DAY: "2"}
+    assert refusal(refused) == (values, "11h59m40s.")
+    details = refused.json()["error"]["details"]
+    assert details[0]["violations"][1]["quotaDimensions"] == {"location": "global", "model": "gemini-2.5-flash"}
+    assert details[2]["retryDelay"] == "43180s"
+    assert next_day.status_code == 200
+    noon, flash = NOON.timestamp(), "gemini-2.5-flash"
+    assert gemini.decisions == [
+        (noon, "p1", flash, True, (), 40),
+        (noon + 10, "p1", flash, True, (), 50),
+        (noon + 20, "p1", flash, False, tuple(values), 80),
+        (noon + 20 + 12 * 3600, "p1", flash, True, (), PROMPT_TOKENS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "usage"),
+    [
+        (f"{FLASH}:generateContent", ("usageMetadata", "promptTokenCount", "totalTokenCount")),
+        (CHAT, ("usage", "prompt_tokens", "total_tokens")),
+    ],
+)
+def test_an_answer_tells_the_tokens_of_its_request(gemini: FakeGemini, path: str, usage: tuple[str, str, str]) -> None:
+    headers = {"Authorization": "Bearer secret-one"} if path == CHAT else {"x-goog-api-key": "secret-one"}
+
+    numbers = ask(gemini, path, headers=headers, json={"model": "m", "input_tokens": 777}).json()[usage[0]]
+
+    assert (numbers[usage[1]], numbers[usage[2]]) == (777, 777 + ANSWER_TOKENS + THOUGHT_TOKENS)
+
+
+def test_an_overloaded_model_answers_503_for_so_long(gemini: FakeGemini) -> None:
+    gemini.limit(per_minute=1)
+    with time_machine.travel(NOON, tick=False) as clock:
+        gemini.overload("gemini-2.5-flash", 30)
+        answers = [ask(gemini), ask(gemini, f"{FLASH}:countTokens"), ask(gemini, FLASH + "-lite:generateContent")]
+        clock.shift(30)
+        answers.append(ask(gemini))
+
+    assert [answer.status_code for answer in answers] == [503, 200, 200, 200]
+    assert [(decision.is_accepted, decision.violated) for decision in gemini.decisions] == [
+        (False, ()),
+        (True, ()),
+        (True, ()),
+    ]
+
+
+def test_the_first_byte_comes_late_and_quotas_are_looked_at_before(gemini: FakeGemini) -> None:
+    gemini.first_byte_seconds = 0.2
+    began = time.time()
+
+    ask(gemini)
+
+    assert time.time() - began >= 0.2
+    assert 0 <= gemini.decisions[0].moment - began < 0.2
 
 
 def test_scripts_run_in_order_and_before_exhaustion(gemini: FakeGemini) -> None:
