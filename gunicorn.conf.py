@@ -26,6 +26,11 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         super().__init__(*args, **kwargs)
         self._idle: dict[Any, Any] = {}
 
+    def init_signals(self) -> None:
+        """Leave Ctrl-C, which a terminal sends to every process, to the arbiter: from the first moment on."""
+        super().init_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         with super().timeout_ctx() as timeout:
@@ -83,10 +88,25 @@ def when_ready(server: Any) -> None:
 
     signal.signal(signal.SIGINT, stop_gracefully)
 
+    def begin_as_worker() -> None:
+        # The arbiter's handlers, which only write signals down, are inherited: a worker that is told to stop before
+        # it has its own would never know.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS),
+        after_in_child=begin_as_worker,
+    )
+
+
+_ENDS = {signal.SIGINT, signal.SIGTERM}
+
 
 def post_worker_init(worker: Any) -> None:
-    """Leave Ctrl-C, which a terminal sends to every process, to the arbiter."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let a worker end its requests itself, and the arbiter wait a little longer than that."""
     worker.cfg.set("graceful_timeout", settings.GRACEFUL_SECONDS)
 
 
