@@ -19,7 +19,7 @@ rps: 32 connections, static upstream; latency: one connection. Reference of both
 as it comes, which opens a connection for each request; "kept" is nginx told to keep its upstream connections.
 obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
 streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
-claims: 10,000 keys, 9,990 of them exhausted; reference: 10 keys, none exhausted.
+claims: 10,000 keys in 10,000 or 2,000 projects, all but ten of these exhausted; reference: 10 keys in 10 projects.
 Medians of interleaved rounds, but sums of errors, and the worst round of whole streams and maxima."""
 
 

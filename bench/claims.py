@@ -1,4 +1,7 @@
-"""What a claim costs when nearly all keys are exhausted. `python -m bench.claims KEYS EXHAUSTED` measures one pool."""
+"""What a claim costs when nearly all keys are exhausted.
+
+`python -m bench.claims KEYS PROJECTS EXHAUSTED` measures one pool; EXHAUSTED counts projects.
+"""
 
 import os
 import statistics
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import time
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from bench.processes import ENVIRONMENT, ROOT
 from bench.table import Row
@@ -14,16 +18,35 @@ MODEL = "gemini-2.5-flash"
 ROUNDS, CLAIMS = 3, 1_000
 
 
+class Pool(NamedTuple):
+    """A pool to measure: keys, evenly spread over projects, and how many of the projects are exhausted."""
+
+    keys: int
+    projects: int
+    exhausted: int
+
+
+SMALL = Pool(10, 10, 0)
+LARGE = {
+    "one key a project": Pool(10_000, 10_000, 9_990),
+    "five keys a project": Pool(10_000, 2_000, 1_990),
+}
+
+
 def claims() -> list[Row]:
-    """Return the us of a claim with 10,000 keys, 9,990 of them exhausted; the reference has 10 keys."""
-    large, small = [], []
+    """Return the us of a claim with 10,000 keys, nearly all of them exhausted; the reference has 10 keys."""
+    times: dict[Pool, list[float]] = {pool: [] for pool in (SMALL, *LARGE.values())}
     for _ in range(ROUNDS):
-        large.append(_in_a_process(10_000, 9_990))
-        small.append(_in_a_process(10, 0))
-    return [Row("claims", "one claim, median", "us", statistics.median(large), statistics.median(small))]
+        for pool, measured in times.items():
+            measured.append(_in_a_process(pool))
+    reference = statistics.median(times[SMALL])
+    return [
+        Row("claims", f"{name}, median", "us", statistics.median(times[pool]), reference)
+        for name, pool in LARGE.items()
+    ]
 
 
-def _in_a_process(keys: int, exhausted: int) -> float:
+def _in_a_process(pool: Pool) -> float:
     with TemporaryDirectory() as folder:
         environment = {
             **ENVIRONMENT,
@@ -32,45 +55,58 @@ def _in_a_process(keys: int, exhausted: int) -> float:
             "DJANGO_SETTINGS_MODULE": "keymanager.settings",
         }
         environment["DATABASE_URL"] = f"sqlite:///{folder}/keymanager.sqlite3"
-        command = [sys.executable, "-m", "bench.claims", str(keys), str(exhausted)]
+        command = [sys.executable, "-m", "bench.claims", *map(str, pool)]
         measured = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
-        print(f"{keys} keys, {exhausted} exhausted: {measured.stdout.strip()} us", file=sys.stderr)
+        print(f"{pool}: {measured.stdout.strip()} us", file=sys.stderr)
         return float(measured.stdout)
 
 
-def measure(keys: int, exhausted: int) -> float:
-    """Return the median time of a claim in us, each in a transaction of its own, the first (oldest) keys exhausted."""
+def measure(pool: Pool) -> float:
+    """Return the median time of a claim in us, each in a transaction of its own; the first (oldest) are exhausted."""
     import django  # noqa: PLC0415  # only the child process is a Django
 
     django.setup()
     from django.core.management import call_command  # noqa: PLC0415
-    from django.utils import timezone  # noqa: PLC0415
 
+    from proxy.claims import Wish  # noqa: PLC0415
     from proxy.ledger import ledger  # noqa: PLC0415
-    from proxy.models import ApiKey, ExhaustionEvent, Place  # noqa: PLC0415
-    from proxy.pool import add_keys  # noqa: PLC0415
-    from proxy.quota import next_reset  # noqa: PLC0415
-    from proxy.refusals import Window  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
-    moment = timezone.now()
-    add_keys((f"AIza{number:035}" for number in range(keys)), moment)
-    until = next_reset(moment, timezone.get_default_timezone())
-    ExhaustionEvent.objects.bulk_create(
-        ExhaustionEvent(key=key, model_name=MODEL, window=Window.DAY, since=moment, until=until)
-        for key in ApiKey.objects.order_by("id")[:exhausted]
-    )
-    Place.objects.add_lane(MODEL)
-    Place.objects.rebuild(ApiKey.objects.all(), moment)
+    _fill(pool)
     times = []
     for _ in range(CLAIMS):
         began = time.perf_counter()
-        next(ledger.claims(MODEL))
+        ledger.claim(Wish(MODEL, tokens=100))
         times.append(time.perf_counter() - began)
     ledger.close()
     return statistics.median(times) * 1e6
 
 
+def _fill(pool: Pool) -> None:
+    """Make keys and projects, exhaust the first of these for the day, and let the limits of all be known."""
+    from django.utils import timezone  # noqa: PLC0415
+
+    from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation  # noqa: PLC0415
+    from proxy.quota import next_reset  # noqa: PLC0415
+    from proxy.refusals import Window  # noqa: PLC0415
+
+    moment = timezone.now()
+    until = next_reset(moment, timezone.get_default_timezone())
+    projects = Project.objects.bulk_create(Project(name=f"project {number}") for number in range(pool.projects))
+    ApiKey.objects.bulk_create(
+        ApiKey(secret=f"AIza{number:035}", project=projects[number * pool.projects // pool.keys])
+        for number in range(pool.keys)
+    )
+    Rotation.objects.begin(MODEL)
+    ExhaustionEvent.objects.bulk_create(
+        ExhaustionEvent(key=key, project=key.project, model_name=MODEL, window=Window.DAY, since=moment, until=until)
+        for key in ApiKey.objects.filter(project__in=projects[: pool.exhausted]).select_related("project")
+    )
+    Quota.objects.settle([project.pk for project in projects], moment)
+    # None of them spends its minute, and nobody is asked cautiously.
+    Quota.objects.filter(model_name=MODEL).set_limits(moment, requests_per_minute=CLAIMS)
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
-    print(f"{measure(int(sys.argv[1]), int(sys.argv[2])):.0f}")
+    print(f"{measure(Pool(*map(int, sys.argv[1:]))):.0f}")

@@ -45,7 +45,8 @@ def running(
 ) -> Iterator[int]:
     """Start `command` in the project's folder; yield its process id once it answers GET /readyz with 200.
 
-    SIGTERM ends it, and SIGKILL a minute later; what it printed is in `log`. RuntimeError if never ready.
+    SIGTERM ends it, and SIGKILL a minute later; what it printed is in `log`. RuntimeError if it was never ready, or
+    ended by itself.
     """
     with log.open("wb") as output:
         # A session of its own: Ctrl-C reaches us alone, and what it leaves behind can be killed by its group.
@@ -56,6 +57,8 @@ def running(
     try:
         _wait_until_ready(process, port, log)
         yield process.pid
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode} while it was needed.")
     finally:
         process.terminate()
         with suppress(TimeoutExpired):
@@ -65,14 +68,11 @@ def running(
         process.wait()
 
 
-@contextmanager
-def product(folder: Path, *, upstream_port: int, port: int) -> Iterator[int]:
-    """Run the product with twenty made-up keys and its data in `folder`; yield its master's process id."""
-    letters = string.ascii_letters + string.digits + "_-"
-    keys = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(20)]
-    folder.mkdir()
-    (folder / "key.txt").write_text("\n".join(keys) + "\n")
-    env = {
+def settings_for(folder: Path, *, upstream_port: int, port: int) -> dict[str, str]:
+    """Return the environment of the product: two workers, its data in `folder`, its keys in `key.txt` there if any."""
+    return {
+        **ENVIRONMENT,
+        "DJANGO_SETTINGS_MODULE": "keymanager.settings",
         "UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
         "DATA_DIR": str(folder),
         "DATABASE_URL": f"sqlite:///{folder / DATABASE}",
@@ -81,6 +81,16 @@ def product(folder: Path, *, upstream_port: int, port: int) -> Iterator[int]:
         "WEB_WORKERS": "2",
         "KEY_FILE": str(folder / "key.txt"),
     }
+
+
+@contextmanager
+def product(folder: Path, *, upstream_port: int, port: int) -> Iterator[int]:
+    """Run the product with twenty made-up keys and its data in `folder`; yield its master's process id."""
+    letters = string.ascii_letters + string.digits + "_-"
+    keys = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(20)]
+    folder.mkdir()
+    (folder / "key.txt").write_text("\n".join(keys) + "\n")
+    env = settings_for(folder, upstream_port=upstream_port, port=port)
     command = [sys.executable, "manage.py", "serve"]
     with running(command, port=port, log=folder / "output.log", env=env) as master:
         yield master

@@ -23,15 +23,15 @@ env.read_env(BASE_DIR / ".env")
 os.umask(0o077)  # real keys are in the database: what we write is for our own eyes
 
 
-def _positive(name: str, default: float) -> float:
-    """Return a number above 0."""
+def _positive(name: str, default: float, *, zero: bool = False) -> float:
+    """Return a number above 0, or 0 if that means something."""
     text = env.str(name, str(default))
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise ImproperlyConfigured(f"{name} must be a number above 0, not {text!r}.")
+    if not (0 < number < math.inf or (zero and number == 0)):
+        raise ImproperlyConfigured(f"{name} must be {'0 or ' if zero else ''}a number above 0, not {text!r}.")
     return number
 
 
@@ -114,6 +114,12 @@ CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
 DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)
 MAX_BODY_MB = _positive("MAX_BODY_MB", 100)
+MAX_WAIT_SECONDS = _positive("MAX_WAIT_SECONDS", 20, zero=True)
+MAX_WAITING = _whole("MAX_WAITING", 1000)
+BARE_429 = env.str("BARE_429", "minute").lower()
+if BARE_429 not in ("minute", "day"):
+    raise ImproperlyConfigured(f"BARE_429 must be minute or day, not {BARE_429!r}.")
+SHOW_KEY_NAMES = _switch("SHOW_KEY_NAMES", False)
 EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
 QUOTA_TIME_ZONE = env.str("QUOTA_TIME_ZONE", "America/Los_Angeles")
 QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)

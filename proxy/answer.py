@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from proxy.claims import Claim
 from proxy.gemini import Headers
 from proxy.ledger import Ledger
-from proxy.posting import Claim
 from proxy.tokens import TokenMeter
 from proxy.upstream import UpstreamAnswer
 

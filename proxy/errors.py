@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.http import JsonResponse
 
+from proxy.claims import Overloaded, PoolExhausted
 from proxy.ledger import LedgerUnavailable
-from proxy.posting import PoolExhausted
 from proxy.relay import DeadlineExceeded
 from proxy.upstream import AnswerLost, UpstreamUnreachable
 
@@ -71,10 +71,13 @@ def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonRespo
         response["x-should-retry"] = "false"
         return response
     seconds = max(1, math.ceil((exhausted.opens_at - moment).total_seconds()))
-    message = (
-        f"All keys for {model_name} are resting. The first comes back in {in_words(seconds)}, "
-        f"at {exhausted.opens_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
-    )
+    if isinstance(exhausted, Overloaded):
+        message = f"The Gemini API has too much to do for {model_name}. Try again in {in_words(seconds)}."
+    else:
+        message = (
+            f"All keys for {model_name} are resting. The first comes back in {in_words(seconds)}, "
+            f"at {exhausted.opens_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        )
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"}
     response = _exhausted(message, [retry_info])
     response["Retry-After"] = str(seconds)

@@ -30,6 +30,7 @@ _OPENAI_HOME = "/v1beta/openai/"
 _WITHOUT_VERSION = re.compile(r"^/(?=(?:models|openai)(?:/|$))")
 
 _MODEL_IN_BODY = re.compile(r"/(?:interactions|cachedContents)(?:[/?]|$)")
+_INTERACTION = re.compile(r"/interactions(?:\?|$)")
 _MODEL_IN_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
 _ODD_CHARACTER = re.compile(r"[^!-~]|[\\#]")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -58,6 +59,14 @@ class Target:
     def has_model_in_body(self) -> bool:
         """Tell whether the body names the model: OpenAI's endpoints, interactions, caches."""
         return not self.model_name and (self.is_openai or bool(_MODEL_IN_BODY.search(self.path)))
+
+    @property
+    def spends_quota(self) -> bool:
+        """Tell whether a model is put to work; counting tokens, lists, files and the like have limits of their own."""
+        if self.is_openai:
+            return self.is_repeatable or "/images/" in self.path
+        is_action = bool(self.action) and self.action != "countTokens"
+        return is_action or bool(_INTERACTION.search(self.path))
 
     @property
     def is_repeatable(self) -> bool:

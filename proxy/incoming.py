@@ -3,8 +3,10 @@
 import hmac
 import mmap
 import re
+import secrets
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import IO
 
@@ -14,9 +16,12 @@ from django.http import HttpRequest
 from proxy.errors import RequestRefused
 from proxy.gemini import BadPath, Headers, credentials_in, has_bearer, model_in_json, read_target
 from proxy.models import NO_MODEL
+from proxy.tokens import estimate_input_tokens
 from proxy.upstream import Call
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
+_REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _IN_MEMORY = 1_048_576
 _PIECE = 262_144
 
@@ -39,9 +44,34 @@ def read_call(request: HttpRequest) -> Call:
         raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
     body, size = _read_body(request)
     model_name = target.model_name
-    if target.has_model_in_body and body and size:
-        model_name = _model_in(body)
-    return Call(request.method or "GET", target, headers, body, size, (model_name or NO_MODEL)[:200])
+    input_tokens = None
+    if body and size and (target.has_model_in_body or target.spends_quota):
+        with _bytes_of(body) as content:
+            if target.has_model_in_body:
+                model_name = model_in_json(content)
+            if target.spends_quota:
+                input_tokens = estimate_input_tokens(content)
+    return Call(
+        request.method or "GET",
+        target,
+        headers,
+        body,
+        size,
+        (model_name or NO_MODEL)[:200],
+        input_tokens,
+        _timeout_in(request.META.get("HTTP_X_SERVER_TIMEOUT", "")),
+    )
+
+
+def request_id_of(request: HttpRequest) -> str:
+    """Return the client's X-Request-Id if it is a decent one, else a new one."""
+    shown = str(request.META.get("HTTP_X_REQUEST_ID", ""))
+    return shown if _REQUEST_ID.fullmatch(shown) else secrets.token_hex(8)
+
+
+def _timeout_in(text: str) -> float | None:
+    """Return the seconds after which Google's client gives up, by its own header; None for nonsense."""
+    return float(text) or None if _SECONDS.fullmatch(text) else None
 
 
 def _headers_of(request: HttpRequest) -> Headers:
@@ -105,6 +135,9 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
                 raise _too_large()
             spool.write(piece)
         _check_whole(size, expected)
+        if size <= _IN_MEMORY:
+            spool.seek(0)
+            return spool.read(), size
         on_failure.pop_all()  # it lives as long as its Call
     return spool, size
 
@@ -127,9 +160,11 @@ def _too_large() -> RequestRefused:
     )
 
 
-def _model_in(body: bytes | IO[bytes]) -> str:
+@contextmanager
+def _bytes_of(body: bytes | IO[bytes]) -> Iterator[bytes | mmap.mmap]:
     if isinstance(body, bytes):
-        return model_in_json(body)
+        yield body
+        return
     body.flush()
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return model_in_json(content)
+        yield content

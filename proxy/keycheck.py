@@ -1,19 +1,27 @@
 """Asking the API about keys, without spending quota: `models.list`, with requests, off the hot path."""
 
 import enum
+import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
 
 import requests
 from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
 
 from proxy.gemini import credential_for
 from proxy.masking import mask_bytes
 from proxy.models import ApiKey
 from proxy.refusals import message_in, read_fault, read_refusal
 
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 16
+_LOOK_EVERY_SECONDS = 60
 
 
 class Verdict(enum.StrEnum):
@@ -38,14 +46,41 @@ def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKe
             rows = ApiKey.objects.filter(id=key.pk)
             if fault := read_fault(status, content):
                 reason = message_in(content)
-                rows.mark_bad(fault, reason, moment)
+                if not rows.mark_bad(fault, reason, moment):
+                    rows.put_off_check(moment)
                 yield key, Verdict.BAD, f"{fault}: {reason}"
             elif status == 200 or read_refusal(status, content):
                 if key.fault:
-                    rows.change(moment, fault="", fault_reason="", fault_since=None)
+                    rows.clear_fault(moment)
                 yield key, Verdict.GOOD, ""
             else:
                 yield key, Verdict.UNKNOWN, f"HTTP {status}" if status else "no answer"
+
+
+class BadKeysWatch:
+    """Asks about bad keys now and then, so that those that work again come back by themselves."""
+
+    def __init__(self) -> None:
+        self.next_look = 0.0
+
+    def look(self) -> None:
+        """Check, from a thread of its own, which keys are due; at most once a minute."""
+        if (now := time.monotonic()) >= self.next_look:
+            self.next_look = now + _LOOK_EVERY_SECONDS
+            threading.Thread(target=recheck_bad_keys, name="key-check", daemon=True).start()
+
+
+def recheck_bad_keys() -> None:
+    """Ask about the bad keys whose time has come, unless another process is at it."""
+    moment = timezone.now()
+    try:
+        for key, verdict, _ in check_keys(ApiKey.objects.take_due_checks(moment), moment):
+            if verdict is Verdict.GOOD:
+                logger.info("%s works again and is back in the rotation.", key.label)
+    except DatabaseError as exc:  # the next look comes in a minute
+        logger.warning("Bad keys could not be checked: %s", exc)
+    finally:
+        connection.close()
 
 
 def _ask(secret: str) -> tuple[int, bytes]:

@@ -7,11 +7,12 @@ service, the cheaper each claim. No network call ever happens inside, and no cal
 
 import atexit
 import logging
+import math
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
 from functools import partial
@@ -29,14 +30,31 @@ from django.db import (
 )
 from django.db.backends.utils import CursorWrapper
 
-from proxy.models import ApiKey, Place
-from proxy.posting import Claim, add_usage, take_keys, write_rest
-from proxy.quota import quota_day
+from proxy.claiming import Claiming
+from proxy.claims import Claim, PoolExhausted, Wish
+from proxy.clock import ClockWatch
+from proxy.entries import AskedFor, Booking, Entry
+from proxy.models import Quota
+from proxy.posting import (
+    add_usage,
+    learn_project,
+    take_back,
+    write_answer,
+    write_fault,
+    write_overload,
+    write_rest,
+    write_spent_day,
+)
+from proxy.quota import next_reset, quota_day
 from proxy.refusals import Fault, Refusal, rests_until
+from proxy.rotation import FoundRotation, Progress
 from proxy.tokens import Tokens
+from proxy.waiting import WaitingRoom
+from proxy.windows import after_clock_was_set, correct
 
 logger = logging.getLogger(__name__)
 
+OVERLOADED = 503  # 500 and 504 may be about the request
 _LARGEST_BATCH = 256
 _TRY_AGAIN_SECONDS = 0.5
 
@@ -45,105 +63,116 @@ class LedgerUnavailable(Exception):
     """The database did not take the claim or booking (in time). A booking is kept, and written as soon as it can be."""
 
 
-class _Entry:
-    """Something in the queue; `done` is set when it is committed, or has failed with `error`."""
-
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.error: Exception | None = None
-
-    def settle(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.done.set()
-
-    def wait(self) -> None:
-        self.done.wait()
-        if self.error:
-            raise self.error
-
-
-class _Wish(_Entry):
-    """A claim that somebody waits for."""
-
-    __slots__ = ("claim", "model_name", "tried")
-
-    def __init__(self, model_name: str, tried: set[int]) -> None:
-        super().__init__()
-        self.model_name = model_name
-        self.tried = tried
-        self.claim: Claim | None = None
-
-
-class _Booking(_Entry):
-    """Numbers to add to a row of DailyUsage, and what else is to be written in the same transaction."""
-
-    __slots__ = ("claim", "counts", "effect", "moment")
-
-    def __init__(
-        self, claim: Claim, moment: datetime, effect: Callable[[], object] | None = None, **counts: int
-    ) -> None:
-        super().__init__()
-        self.claim = claim
-        self.moment = moment
-        self.effect = effect
-        self.counts = counts
-
-
 class Ledger:
-    """The queue and its writer, which starts with the first use. One a process; safe to share between threads."""
+    """The queue and its writer, which starts with the first use. One a process; safe to share between threads.
 
-    def __init__(self, zone: tzinfo) -> None:
+    most_waiting: how many requests may wait for a key at once. bare_429_is_for_the_day: how a refusal is read that says
+    nothing.
+    """
+
+    def __init__(self, zone: tzinfo, *, most_waiting: int = 1000, bare_429_is_for_the_day: bool = False) -> None:
+        self.most_waiting = most_waiting
+        self.bare_429_is_for_the_day = bare_429_is_for_the_day
         self._zone = zone
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._unsaved: list[_Entry] = []
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._unsaved: list[Entry] = []
+        self._waiting: WaitingRoom[AskedFor] = WaitingRoom()
+        self._clock = ClockWatch()
+        self._progress = Progress()
         self._start_lock = threading.Lock()
         self._writer: threading.Thread | None = None
 
-    def claims(self, model_name: str) -> Iterator[Claim]:
-        """Yield keys for `model_name`, least recently used first, none twice. Raises PoolExhausted at the end."""
-        tried: set[int] = set()
-        while True:
-            wish = _Wish(model_name, tried)
-            self._put(wish)
-            wish.wait()
-            claim = cast("Claim", wish.claim)
-            tried.add(claim.key_id)
-            yield claim
+    def claim(self, wish: Wish) -> tuple[Claim, bool]:
+        """Return the key to ask with, and whether it had to be waited for.
+
+        Raises PoolExhausted when there is none within the time that the wish can wait, LedgerUnavailable.
+        """
+        asked = AskedFor(wish)
+        self._put(asked)
+        try:
+            asked.wait()
+        except PoolExhausted as exhausted:
+            exhausted.has_waited = asked.has_waited
+            raise
+        except Exception:
+            raise
+        except BaseException:  # the client left: a claim that was granted meanwhile is given back
+            asked.is_abandoned = True
+            if asked.is_settled and asked.claim:  # else it is given back when it is settled
+                self.give_back(asked.claim)
+            raise
+        return cast("Claim", asked.claim), asked.has_waited
+
+    def give_back(self, claim: Claim) -> None:
+        """Take a claim back with which nothing was sent. Does not wait."""
+        self._put(Booking(claim, datetime.now(UTC), partial(take_back, claim=claim)))
 
     def book_answer(self, claim: Claim, status: int) -> None:
-        """Count an answer, or a 429 that is handed on; return once that is on disk. Raises LedgerUnavailable."""
-        effect = None
-        if claim.refusals_in_a_row and status < 400:
-            places = Place.objects.filter(key=claim.key_id, model_name=claim.model_name)
-            effect = partial(places.update, refusals_in_a_row=0)
+        """Count an answer, or a 429 that is handed on; return once that is on disk. Raises LedgerUnavailable.
+
+        A 503 lets the whole pool leave the model alone for a moment.
+        """
+        moment = datetime.now(UTC)
+
+        def note(cursor: CursorWrapper) -> None:
+            write_answer(cursor, claim, status)
+            if status == OVERLOADED:
+                write_overload(cursor, claim)
+            if claim.is_last_of_day:
+                write_spent_day(claim, moment, next_reset(moment, self._zone))
+
         counts = {"refusals": 1} if status == 429 else {"answers": 1, "errors": int(status >= 400)}
-        booking = _Booking(claim, datetime.now(UTC), effect, **counts)
+        is_usual = claim.says_nothing_new and status != OVERLOADED
+        booking = Booking(claim, moment, None if is_usual else note, is_awaited=True, **counts)
         self._put(booking)
         booking.wait()
 
-    def book_refusal(self, claim: Claim, refusal: Refusal) -> datetime | None:
-        """Count a 429 and let the key, and all keys of its project, rest; return until when (None: somebody must act).
+    def book_refusal(self, claim: Claim, refusal: Refusal, project: str | None = None) -> datetime | None:
+        """Count a 429 and let the key's project rest; return until when (None: somebody must act).
 
-        Does not wait: the next claim comes after it in the queue.
+        project: whose number the refusal named. Does not wait: the next claim comes after it in the queue.
         """
         moment = datetime.now(UTC)
-        until = rests_until(refusal, moment, self._zone, claim.refusals_in_a_row)
-        self._put(_Booking(claim, moment, partial(write_rest, claim, refusal, moment, until), refusals=1))
+        until = rests_until(
+            refusal,
+            moment,
+            self._zone,
+            claim.refusals_in_a_row,
+            is_bare_for_the_day=self.bare_429_is_for_the_day,
+        )
+        self._put(
+            Booking(
+                claim,
+                moment,
+                partial(write_rest, claim=claim, refusal=refusal, project=project, moment=moment, until=until),
+                refusals=1,
+            )
+        )
         return until
 
-    def book_fault(self, claim: Claim, fault: Fault, reason: str) -> None:
+    def book_fault(self, claim: Claim, fault: Fault, reason: str, project: str | None = None) -> None:
         """Count the answer, and take the key out of the rotation with `reason`. Does not wait."""
         moment = datetime.now(UTC)
-        keys = ApiKey.objects.filter(id=claim.key_id)
-        self._put(_Booking(claim, moment, partial(keys.mark_bad, fault, reason, moment), answers=1, errors=1))
+
+        def note(cursor: CursorWrapper) -> None:
+            take_back(cursor, claim)
+            write_fault(claim, fault, reason, project, moment)
+
+        self._put(Booking(claim, moment, note, answers=1, errors=1))
+
+    def book_project(self, claim: Claim, project: str) -> None:
+        """Note which project an error named. Does not wait."""
+        moment = datetime.now(UTC)
+        self._put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
 
     def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
         """Add the tokens of an answer, which was counted before. Does not wait."""
         if any(tokens):
             counts = {f"{name}_tokens": number for name, number in tokens._asdict().items() if number}
-            self._put(_Booking(claim, datetime.now(UTC), **counts))
+            is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
+            more = tokens.prompt - claim.tokens
+            note = partial(correct, quota_id=claim.quota_id, tenth=claim.tenth, tokens=more) if is_off else None
+            self._put(Booking(claim, datetime.now(UTC), note, **counts))
 
     def close(self, timeout_seconds: float = 10) -> None:
         """Write what is still in the queue and stop the writer; the next use starts another."""
@@ -153,7 +182,7 @@ class Ledger:
                 self._writer.join(timeout_seconds)
                 self._writer = None
 
-    def _put(self, entry: _Entry) -> None:
+    def _put(self, entry: Entry) -> None:
         if self._writer is None:
             with self._start_lock:
                 if self._writer is None:
@@ -165,24 +194,51 @@ class Ledger:
         """Commit batch after batch until told to stop."""
         is_last = False
         while not is_last:
-            batch: list[_Entry | None] = []
+            batch: list[Entry | None] = []
             try:
-                # What could not be written is tried again soon, also when nothing new comes.
-                batch.append(self._queue.get(timeout=_TRY_AGAIN_SECONDS if self._unsaved else None))
+                batch.append(self._queue.get(timeout=self._patience()))
                 time.sleep(0)  # under gevent: whoever is ready joins this batch
                 while len(batch) < _LARGEST_BATCH:
                     batch.append(self._queue.get_nowait())
             except queue.Empty:
                 pass
             is_last = None in batch
-            entries, self._unsaved = [*self._unsaved, *filter(None, batch)], []
-            self._commit(entries)
+            entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch))], []
+            if entries:
+                self._commit(entries)
+        for asked in self._waiting.take_all():
+            asked.settle(LedgerUnavailable("The service stops."))
         if self._unsaved:
             entries, self._unsaved = self._unsaved, []
             self._commit(entries)
         connection.close()
 
-    def _commit(self, entries: list[_Entry]) -> None:
+    def _patience(self) -> float | None:
+        """Return for how long to wait for new entries, in seconds; None: for ever."""
+        # What could not be written is tried again soon, also when nothing new comes.
+        times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
+        if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
+            times.append(seconds)
+        return min(times, default=None)
+
+    def _arrange(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return what is to be written now. Wishes stand behind those that wait for the same."""
+        arranged: list[Entry] = []
+        for entry in entries:
+            if isinstance(entry, AskedFor):
+                name = entry.wish.rotation_name
+                opens_at = self._waiting.opens_at(name)
+                if opens_at and opens_at <= entry.gives_up_at and len(self._waiting) < self.most_waiting:
+                    entry.begin_to_wait()
+                    self._waiting.join(name, entry)
+                    continue
+            elif isinstance(entry, Booking) and entry.effect:
+                self._waiting.look_soon(entry.claim.model_name)
+            arranged.append(entry)
+        due = self._waiting.take_due(time.monotonic())
+        return [*(asked for asked in due if not asked.is_abandoned), *arranged]
+
+    def _commit(self, entries: list[Entry]) -> None:
         """Write all of `entries` or none, and settle them; bookings that could not be written now are kept."""
         try:
             with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
@@ -191,7 +247,7 @@ class Ledger:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
             with suppress(DatabaseError):  # a writer that ended here would leave everybody waiting
                 connection.close()
-            self._unsaved += [entry for entry in entries if isinstance(entry, _Booking)]
+            self._unsaved += [entry for entry in entries if isinstance(entry, Booking)]
             failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
         except Exception:
             if len(entries) > 1:  # one of them is wrong: find it by writing each on its own
@@ -200,34 +256,70 @@ class Ledger:
                 return
             logger.exception("The ledger could not write an entry.")
             failed = {entries[0]: LedgerUnavailable("The database refused the entry.")}
-        for entry in entries:
-            entry.settle(failed.get(entry))
+        self._settle(entries, failed)
 
-    def _write(self, entries: list[_Entry], cursor: CursorWrapper) -> dict[_Entry, Exception]:
-        """Write bookings, then claims; return the wishes that cannot be granted, with the reason."""
-        counts: dict[tuple[int, str, date], Counter[str]] = {}
-        wishes: dict[str, list[_Wish]] = {}
-        effects = []
+    def _settle(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
+        """Wake those whose entries are done; wishes that a key comes back for in time stand in line instead."""
+        lines: dict[str, tuple[list[AskedFor], list[AskedFor]]] = {}  # those that stood in it before, and newcomers
+        opens_at: dict[str, float] = {}
+        moment, now = datetime.now(UTC), time.monotonic()
         for entry in entries:
-            if isinstance(entry, _Wish):
-                wishes.setdefault(entry.model_name, []).append(entry)
-            elif isinstance(entry, _Booking):
-                row = (entry.claim.key_id, entry.claim.model_name, quota_day(entry.moment, self._zone))
-                counts.setdefault(row, Counter()).update(entry.counts)
-                effects.append(entry.effect)
+            error = failed.get(entry)
+            if isinstance(entry, AskedFor) and isinstance(error, PoolExhausted) and entry.can_wait_for(error, moment):
+                name = entry.wish.rotation_name
+                line, newcomers = lines.setdefault(name, ([], []))
+                if entry.has_waited or len(self._waiting) + len(line) + len(newcomers) < self.most_waiting:
+                    (line if entry.has_waited else newcomers).append(entry)
+                    entry.begin_to_wait()
+                    seconds = (cast("datetime", error.opens_at) - moment).total_seconds()
+                    opens_at[name] = min(now + seconds, opens_at.get(name, math.inf))
+                    continue
+            if isinstance(entry, AskedFor) and error:
+                entry.claim = None  # if it had one, that was not written
+            entry.settle(error)
+            if isinstance(entry, AskedFor) and entry.is_abandoned and entry.claim:
+                self.give_back(entry.claim)
+        for name, (line, newcomers) in lines.items():
+            if line or newcomers:
+                self._waiting.wait(name, line, opens_at[name], now, newcomers)
+
+    def _write(self, entries: list[Entry], cursor: CursorWrapper) -> dict[Entry, Exception]:
+        """Write bookings, then claims; return the wishes that cannot be granted, with the reason."""
+        Quota.objects.lock()
+        if self._clock.was_set():
+            after_clock_was_set(cursor, datetime.now(UTC))
+        counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
+        wishes: dict[str, list[AskedFor]] = {}
+        bookings = []
+        for entry in entries:
+            if isinstance(entry, AskedFor):
+                wishes.setdefault(entry.wish.rotation_name, []).append(entry)
+            elif isinstance(entry, Booking):
+                bookings.append(entry)
+                if entry.counts:
+                    row = (entry.claim.key_id, entry.claim.model_name, quota_day(entry.moment, self._zone))
+                    numbers = counts[row]
+                    for name, number in entry.counts.items():
+                        numbers[name] += number
         if counts:
             add_usage(cursor, counts)
-        for effect in filter(None, effects):
-            effect()
-        failed: dict[_Entry, Exception] = {}
-        for model_name, wanted in wishes.items():
-            for wish, claim in zip(wanted, take_keys(cursor, model_name, [wish.tried for wish in wanted]), strict=True):
-                if isinstance(claim, Claim):
-                    wish.claim = claim
+        for effect in (booking.effect for booking in bookings if booking.effect):
+            effect(cursor)
+        failed: dict[Entry, Exception] = {}
+        for rotation_name, asked in wishes.items():
+            rotation = FoundRotation(cursor, rotation_name, self._zone, self._progress)
+            results = Claiming(rotation).grant([entry.wish for entry in asked])
+            for entry, result in zip(asked, results, strict=True):
+                if isinstance(result, Claim):
+                    entry.claim = result
                 else:
-                    failed[wish] = claim
+                    failed[entry] = result
         return failed
 
 
-ledger = Ledger(settings.QUOTA_ZONE)
+ledger = Ledger(
+    settings.QUOTA_ZONE,
+    most_waiting=settings.MAX_WAITING,
+    bare_429_is_for_the_day=settings.BARE_429 == "day",
+)
 atexit.register(ledger.close)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from django.db import connection, transaction
 
-from proxy.models import ApiKey, Place
+from proxy.models import ApiKey, Project, Quota
 
 _CHUNK = 500
 
@@ -33,14 +33,23 @@ def add_keys(
         chunk = secrets[start : start + _CHUNK]
         with transaction.atomic():
             fresh = _unknown(chunk)
+            projects = _projects(project, len(fresh))
             ApiKey.objects.bulk_create(
-                ApiKey(secret=secret, name=name, project=project, is_enabled=is_enabled) for secret in fresh
+                ApiKey(secret=secret, name=name, project=its, is_enabled=is_enabled)
+                for secret, its in zip(fresh, projects, strict=True)
             )
-            Place.objects.rebuild(ApiKey.objects.filter(secret__in=fresh), moment)
+            Quota.objects.settle((its.pk for its in projects), moment)
         new += len(fresh)
         if start + _CHUNK < len(secrets) and not connection.in_atomic_block:
             time.sleep(time.monotonic() - began)
     return Added(new, len(secrets) - new)
+
+
+def _projects(name: str, count: int) -> list[Project]:
+    """Return the project of this name so many times; without a name, a new one each."""
+    if name and count:
+        return [Project.objects.named(name)] * count
+    return Project.objects.bulk_create(Project() for _ in range(count))
 
 
 def count_new(secrets: list[str]) -> int:

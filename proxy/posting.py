@@ -1,113 +1,127 @@
-"""What the ledger writes in one transaction: the counts of bookings, rests, and the turns of claimed keys.
+"""What the ledger writes of answers: counts, what they say of limits, rests, overload. In its transaction."""
 
-The SQL of the hot path is written by hand, once for SQLite and PostgreSQL: the ORM took a third of a request's time.
-"""
-
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place, key_label
-from proxy.refusals import Refusal, Window
+from proxy.claiming import pause_ns
+from proxy.claims import Claim
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.refusals import Fault, Refusal, Window
+from proxy.windows import give_back, now_ns
 
-
-class PoolExhausted(Exception):
-    """No key is left for this model. opens_at: when the first comes back; None when none does by itself."""
-
-    def __init__(self, model_name: str, opens_at: datetime | None, *, has_keys: bool) -> None:
-        super().__init__(f"No key is left for {model_name}.")
-        self.model_name = model_name
-        self.opens_at = opens_at
-        self.has_keys = has_keys
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A key, handed out for one try. label: how logs call it. refusals_in_a_row: those for this model before."""
-
-    key_id: int
-    label: str
-    secret: str = field(repr=False)
-    model_name: str
-    refusals_in_a_row: int
-
-
-_PLACE, _KEY, _USAGE = Place._meta.db_table, ApiKey._meta.db_table, DailyUsage._meta.db_table
-_HAS_LANE = f"SELECT 1 FROM {_PLACE} WHERE model_name = %s LIMIT 1"
-_REOPEN = (
-    f"UPDATE {_PLACE} SET is_open = TRUE, rests_until = NULL "
-    "WHERE model_name = %s AND NOT is_open AND rests_until <= %s"
+_QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
+_NOTE_RECORD = (
+    f"UPDATE {_QUOTA} SET probing_until = 0, "
+    "most_in_a_minute = CASE WHEN most_in_a_minute < %s THEN %s ELSE most_in_a_minute END, "
+    "most_in_a_day = CASE WHEN most_in_a_day < %s THEN %s ELSE most_in_a_day END "
+    "WHERE id = %s"
 )
-# select_for_update: on SQLite, which has no row locks, BEGIN IMMEDIATE has taken the write lock already.
-_OPEN_PLACES = (
-    "SELECT place.id, place.key_id, key.name, key.secret, place.refusals_in_a_row "
-    f"FROM {_PLACE} place JOIN {_KEY} key ON key.id = place.key_id "
-    "WHERE place.model_name = %s AND place.is_open ORDER BY place.last_used LIMIT %s"
-)
-_FOR_UPDATE = " FOR UPDATE OF place"
-_SKIPPING_LOCKED = _FOR_UPDATE + " SKIP LOCKED"
-_LAST_TURN = f"SELECT MAX(last_used) FROM {_PLACE} WHERE model_name = %s AND is_open"
-_USE = f"UPDATE {_PLACE} SET last_used = %s WHERE id = %s"
 
 
-def take_keys(cursor: CursorWrapper, model_name: str, tried: list[set[int]]) -> list[Claim | PoolExhausted]:
-    """Claim for each set in `tried` the least recently used key that may be asked for `model_name` and is not in it.
-
-    Two claims share a key only when there are fewer keys than claims. Runs in the ledger's transaction.
-    """
-    cursor.execute(_HAS_LANE, [model_name])
-    lane = model_name if cursor.fetchone() else ""
-    database: BaseDatabaseWrapper = cursor.db
-    cursor.execute(_REOPEN, [lane, database.ops.adapt_datetimefield_value(datetime.now(UTC))])
-    at_most = len(tried) + max(map(len, tried))
-    has_row_locks = database.features.has_select_for_update_skip_locked
-    cursor.execute(_OPEN_PLACES + _SKIPPING_LOCKED if has_row_locks else _OPEN_PLACES, [lane, at_most])
-    places = cursor.fetchall()
-    if has_row_locks and len(places) < at_most:  # other nodes hold the rest for a moment, which is not exhaustion
-        cursor.execute(_OPEN_PLACES + _FOR_UPDATE, [lane, at_most])
-        places = cursor.fetchall()
-    turns: dict[int, int] = {}
-    cursor.execute(_LAST_TURN, [lane])
-    turn = max(time.time_ns() // 1000, cursor.fetchone()[0] or 0)  # the clock may have been set back
-    claims: list[Claim | PoolExhausted] = []
-    for excluded in tried:
-        place = next((place for place in places if place[1] not in excluded), None)
-        if place is None:
-            # Open ones are left only when this caller has tried them all: they may be asked again at once.
-            retry_now = PoolExhausted(model_name, datetime.now(UTC), has_keys=True)
-            claims.append(retry_now if places else _pool_exhausted(model_name, lane))
-            continue
-        places.remove(place)
-        places.append(place)
-        place_id, key_id, name, secret, refusals_in_a_row = place
-        turn += 1
-        turns[place_id] = turn
-        claims.append(Claim(key_id, key_label(key_id, name, secret), secret, model_name, refusals_in_a_row))
-    cursor.executemany(_USE, [(turn, place_id) for place_id, turn in turns.items()])
-    return claims
+def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
+    """Note what an answer says of limits: so much was accepted. Called after it was counted."""
+    quota = Quota.objects.filter(id=claim.quota_id)
+    if claim.is_new_model and 400 <= status < 500 and status != 429:
+        Rotation.objects.drop_unknown(claim.model_name)  # there is no such model, as far as is known
+        return
+    if claim.is_new_model:
+        Rotation.objects.mark_known(claim.model_name)
+    if status >= 400:
+        if claim.is_probe:
+            quota.update(probing_until=0)
+        return
+    if claim.refusals_in_a_row:
+        quota.update(refusals_in_a_row=0)
+    if claim.overloads:
+        Rotation.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
+    if claim.is_probe:
+        most = (claim.in_minute, claim.in_minute, claim.in_day, claim.in_day)
+        cursor.execute(_NOTE_RECORD, [*most, claim.quota_id])
+    if claim.disproves:
+        quota.update(**dict.fromkeys(claim.disproves))
 
 
-def _pool_exhausted(model_name: str, lane: str) -> PoolExhausted:
-    closed = Place.objects.filter(model_name=lane, is_open=False, rests_until__isnull=False)
-    opens_at = closed.order_by("rests_until").values_list("rests_until", flat=True).first()
-    return PoolExhausted(model_name, opens_at, has_keys=ApiKey.objects.usable().exists())
+def take_back(cursor: CursorWrapper, claim: Claim) -> None:
+    """Take a claim back that Google did not count, or never saw."""
+    if claim.tenth:
+        give_back(cursor, claim.quota_id, claim.tenth, claim.tokens)
 
 
-def write_rest(claim: Claim, refusal: Refusal, moment: datetime, until: datetime | None) -> None:
-    """Write that a quota ran out, and close the places it concerns."""
-    key = ApiKey.objects.get(id=claim.key_id)
-    is_whole_key = refusal.window is Window.CREDITS
-    ExhaustionEvent.objects.record(key, "" if is_whole_key else claim.model_name, refusal, moment, until)
-    if not is_whole_key:
-        Place.objects.add_lane(claim.model_name)
-    Place.objects.rebuild(ApiKey.objects.sharing_quota_with([key]), moment)
+def write_spent_day(claim: Claim, moment: datetime, until: datetime) -> None:
+    """Write that a project spent its day, as its limit says, without a refusal."""
+    key = ApiKey.objects.select_related("project").get(id=claim.key_id)
+    quota = Quota.objects.filter(id=claim.quota_id).first()
+    if quota is None:  # its project turned out to be another, or its model not to exist: the next claim judges
+        return
+    limit = quota.learned_requests_per_day if quota.requests_per_day is None else quota.requests_per_day
+    ExhaustionEvent.objects.record(key, quota.model_name, Refusal(Window.DAY, limit=limit), moment, until)
+
+
+def write_rest(
+    cursor: CursorWrapper,
+    claim: Claim,
+    refusal: Refusal,
+    *,
+    project: str | None,
+    moment: datetime,
+    until: datetime | None,
+) -> None:
+    """Write that a quota ran out, what the refusal told of limits, and close what it concerns."""
+    if _is_seen_in_window(claim, refusal):
+        until = moment
+    take_back(cursor, claim)
+    learn_project(claim, project, moment)
+    key = ApiKey.objects.select_related("project").get(id=claim.key_id)
+    if refusal.window is Window.CREDITS:
+        ExhaustionEvent.objects.record(key, "", refusal, moment, until)
+        Quota.objects.settle([key.project_id], moment)
+        return
+    if claim.rotation_name == NO_MODEL:  # the limits it was refused for are none of those that are counted
+        ExhaustionEvent.objects.record(key, NO_MODEL, refusal, moment, until)
+        Quota.objects.settle([key.project_id], moment, NO_MODEL)
+        return
+    model_name = Rotation.objects.spent_by(claim.model_name, refusal.model_name)
+    ExhaustionEvent.objects.record(key, model_name, refusal, moment, until)
+    quota = Quota.objects.filter(project=key.project, model_name=model_name)
+    if learned := {f"learned_{name}": limit for name, limit in refusal.limits._asdict().items() if limit}:
+        quota.update(**learned)
+    Quota.objects.settle([key.project_id], moment, model_name)
     if refusal.window is Window.UNKNOWN:
-        place = Place.objects.filter(key=key, model_name=claim.model_name)
-        place.update(refusals_in_a_row=min(claim.refusals_in_a_row + 1, 30))
+        quota.update(refusals_in_a_row=min(claim.refusals_in_a_row + 1, 30))
+
+
+def _is_seen_in_window(claim: Claim, refusal: Refusal) -> bool:
+    """Tell whether our own count of tokens says nearly the same: then it also says what still fits, and when."""
+    limit = refusal.limits.input_tokens_per_minute
+    if refusal.window is not Window.TOKENS or limit is None or not claim.tenth:
+        return False
+    return Quota.objects.filter(id=claim.quota_id, minute_tokens__gte=limit * 9 // 10).exists()
+
+
+def learn_project(claim: Claim, project: str | None, moment: datetime) -> None:
+    """Write which project the key belongs to, if an error told and nobody has said so before."""
+    if project:
+        ApiKey.objects.filter(id=claim.key_id, project__name="").move_to(project, moment)
+
+
+def write_fault(claim: Claim, fault: Fault, reason: str, project: str | None, moment: datetime) -> None:
+    """Take the key out of the rotation."""
+    learn_project(claim, project, moment)
+    ApiKey.objects.filter(id=claim.key_id).mark_bad(fault, reason, moment)
+
+
+def write_overload(cursor: CursorWrapper, claim: Claim) -> None:
+    """Let the whole pool leave the model alone for a moment; twice as long after each wave that fails again.
+
+    A claim made before the last pause began belongs to the wave that led to it.
+    """
+    for rotation in Rotation.objects.filter(model_name=claim.model_name).select_for_update():
+        if claim.overloads >= rotation.overloads:
+            overloads = min(rotation.overloads + 1, 100)
+            rotation.overloads, rotation.backs_off_until = overloads, now_ns(cursor) + pause_ns(overloads)
+            rotation.save(update_fields=["overloads", "backs_off_until"])
 
 
 _COUNTERS = tuple(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.quota import next_reset
 
@@ -18,7 +18,8 @@ class Window(StrEnum):
     """Which allowance a refusal speaks of; the longest-lived of them counts."""
 
     DAY = "day"
-    MINUTE = "minute"
+    MINUTE = "minute"  # requests
+    TOKENS = "tokens"  # of input, a minute
     NONE = "none"  # limit 0: this project may not use this model
     CREDITS = "credits"  # prepaid credits or a spending cap: all models, until somebody acts
     UNKNOWN = "unknown"
@@ -35,13 +36,30 @@ class Fault(StrEnum):
     BLOCKED = "blocked"
 
 
+class Limits(NamedTuple):
+    """What a project may ask of a model; None where it is not known."""
+
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A 429 as read. delay: seconds, None when Google named none. limit: the quota's value, None when not told."""
+    """A 429 as read. delay: seconds, None when Google named none. limit: the quota's value, None when not told.
+
+    limits: every limit that the refusal told, also of windows that are not the longest-lived. model_name: the model
+    whose quota it is, as Google calls it, "" when not told.
+    """
 
     window: Window
     delay: float | None = None
     limit: int | None = None
+    limits: Limits = NO_LIMITS
+    model_name: str = ""
 
 
 # A daily refusal used to come with a delay below a minute that meant nothing; a true one is hours long.
@@ -50,7 +68,20 @@ _LONGEST_DELAY = 31 * 86_400  # nothing of Google's lasts longer; what says so i
 _MINUTE = timedelta(seconds=60)
 _LIMIT_ZERO = re.compile(r"limit:\s*0(?!\d|\.\d)")
 _RETRY_IN = re.compile(r"retry in\s+([0-9hms.]+)", re.IGNORECASE)
+_MODEL_NAME = re.compile(r"[a-z0-9][\w.-]{0,199}", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,15}")
+_LIMIT_BY_QUOTA_ID = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"InputToken\w*PerMinute", "input_tokens_per_minute"),
+        (r"Requests\w*PerMinute", "requests_per_minute"),
+        (r"Requests\w*PerDay", "requests_per_day"),
+    )
+)
+_PROJECT = re.compile(
+    r"(?:Permission denied: Consumer '|Generative Language API has not been used in )?"
+    r"(?:projects/|project[ _]number:|project )([0-9]{4,20})\b"
+)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -94,21 +125,45 @@ def read_refusal(status: int, content: bytes) -> Refusal | None:
         return Refusal(Window.CREDITS)
     violations = [item for detail in _details(error) for item in _dicts(detail.get("violations"))]
     quota_ids = " ".join(str(item.get("quotaId", "")) for item in violations)
-    limits = [str(item.get("quotaValue")) for item in violations if "quotaValue" in item]
-    delay = _delay_in(error, message)
-    if "0" in limits or _LIMIT_ZERO.search(words):
-        return Refusal(Window.NONE, delay, 0)
+    values = [str(item.get("quotaValue")) for item in violations if "quotaValue" in item]
+    delay, model_name = _delay_in(error, message), _model_of(violations)
+    if "0" in values or _LIMIT_ZERO.search(words):
+        return Refusal(Window.NONE, delay, 0, model_name=model_name)
+    limits = _limits_in(violations)
     if "PerDay" in quota_ids or "Daily" in quota_ids or "per_day" in words:
-        return Refusal(Window.DAY, delay, _limit_of(violations, "PerDay"))
+        return Refusal(Window.DAY, delay, _value_of(violations, "PerDay"), limits, model_name)
+    if limits.requests_per_minute is None and re.search(r"InputToken\w*PerMinute", quota_ids):
+        return Refusal(Window.TOKENS, delay, limits.input_tokens_per_minute, limits, model_name)
     if "PerMinute" in quota_ids or "per_minute" in words:
-        return Refusal(Window.MINUTE, delay, _limit_of(violations, "PerMinute"))
-    return Refusal(Window.UNKNOWN, delay)
+        limit = limits.requests_per_minute or _value_of(violations, "PerMinute")
+        return Refusal(Window.MINUTE, delay, limit, limits, model_name)
+    return Refusal(Window.UNKNOWN, delay, None, limits, model_name)
 
 
-def rests_until(refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_row: int) -> datetime | None:
+def project_in(content: bytes) -> str | None:
+    """Return the number of the Google project that an error body blames; None when it names none.
+
+    Only from where Google itself puts it: elsewhere the message may quote the client.
+    """
+    error = _error_in(content) or {}
+    consumers = [
+        str(metadata.get("consumer", ""))
+        for metadata in (detail.get("metadata") for detail in _details(error))
+        if isinstance(metadata, dict)
+    ]
+    for text in [*consumers, str(error.get("message", ""))]:
+        if found := _PROJECT.match(text):
+            return found[1]
+    return None
+
+
+def rests_until(
+    refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_row: int, *, is_bare_for_the_day: bool = False
+) -> datetime | None:
     """Return when a key may be asked again, in UTC; None: when somebody acts.
 
-    refusals_in_a_row: those before this one. A refusal that says nothing rests a minute, doubling, up to the reset.
+    refusals_in_a_row: those before this one. A refusal that says nothing rests a minute, doubling, up to the reset;
+    is_bare_for_the_day: up to the reset at once.
     """
     moment = moment.astimezone(UTC)  # arithmetic in a zone ignores its clock changes
     reset = next_reset(moment, zone)
@@ -118,8 +173,10 @@ def rests_until(refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_
     if refusal.window is Window.DAY:
         has_true_delay = refusal.delay is not None and refusal.delay > _SHORTEST_TRUE_DELAY
         return moment + delay if delay and has_true_delay else reset
-    if refusal.window is Window.MINUTE or delay:
+    if refusal.window in (Window.MINUTE, Window.TOKENS) or delay:
         return moment + (delay or _MINUTE)
+    if is_bare_for_the_day:
+        return reset
     return min(moment + _MINUTE * int(2 ** min(refusals_in_a_row, 16)), reset)
 
 
@@ -180,7 +237,26 @@ def _delay_in(error: dict[str, Any], message: str) -> float | None:
     return min(max(delays), _LONGEST_DELAY) if delays else None
 
 
-def _limit_of(violations: list[dict[str, Any]], window: str) -> int | None:
+def _limits_in(violations: list[dict[str, Any]]) -> Limits:
+    """Return the limits told; of several for one window the lowest, which is the one that is met."""
+    known: dict[str, int] = {}
+    for violation in violations:
+        quota_id, value = str(violation.get("quotaId", "")), str(violation.get("quotaValue", ""))
+        name = next((name for pattern, name in _LIMIT_BY_QUOTA_ID if pattern.search(quota_id)), None)
+        if name and _WHOLE_NUMBER.fullmatch(value):
+            known[name] = min(int(value), known.get(name, int(value)))
+    return Limits(**known)
+
+
+def _model_of(violations: list[dict[str, Any]]) -> str:
+    """Return the model that all violations speak of; "" when they name none, or several."""
+    dimensions = [violation.get("quotaDimensions") for violation in violations]
+    names = {str(found.get("model", "")) for found in dimensions if isinstance(found, dict)}
+    name = names.pop() if len(names) == 1 else ""
+    return name if _MODEL_NAME.fullmatch(name) else ""
+
+
+def _value_of(violations: list[dict[str, Any]], window: str) -> int | None:
     for violation in violations:
         value = str(violation.get("quotaValue", ""))
         if window in str(violation.get("quotaId", "")) and _WHOLE_NUMBER.fullmatch(value):

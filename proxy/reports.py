@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, F, Q, QuerySet
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
 from proxy.quota import quota_day
 
 
@@ -57,19 +57,19 @@ def pool_state(moment: datetime) -> PoolState:
         bad=Count("id", filter=~is_good),
         disabled=Count("id", filter=is_good & Q(is_enabled=False)),
     )
-    resting = Place.objects.filter(key__in=ApiKey.objects.usable()).resting(moment).values("key").distinct().count()
+    resting = ApiKey.objects.usable().resting(moment).count()
     return PoolState(resting=resting, **counts)
 
 
 def exhaustion_in_force(moment: datetime) -> list[ExhaustionEvent]:
     """Return what is exhausted now, soonest opening first, what waits for somebody last; one query."""
-    events = ExhaustionEvent.objects.in_force(moment).filter(key__deleted_at=None).select_related("key")
+    events = ExhaustionEvent.objects.in_force(moment).filter(key__deleted_at=None).select_related("key", "project")
     return list(events.order_by(F("until").asc(nulls_last=True), "model_name", "key"))
 
 
 def bad_keys() -> QuerySet[ApiKey]:
     """Return the keys that Google does not take any more, latest first; one query."""
-    return ApiKey.objects.bad().order_by("-fault_since")
+    return ApiKey.objects.bad().select_related("project").order_by("-fault_since")
 
 
 def usage_of(day: date) -> Usage:
@@ -83,7 +83,9 @@ def usage_of(day: date) -> Usage:
             usage.refusals,
             usage.prompt_tokens + usage.output_tokens + usage.thinking_tokens,
         )
-        for usage in DailyUsage.objects.filter(day=day).select_related("key").order_by("-answers", "key", "model_name")
+        for usage in DailyUsage.objects.filter(day=day)
+        .select_related("key__project")
+        .order_by("-answers", "key", "model_name")
     ]
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for row in rows:

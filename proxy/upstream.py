@@ -55,7 +55,10 @@ class AnswerLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client asks, free of any framework. `body` is read from its beginning for each try; size in bytes."""
+    """What a client asks, free of any framework. `body` is read from its beginning for each try; size in bytes.
+
+    input_tokens: estimated; None when the call spends no quota. timeout_seconds: the client's own, None if not told.
+    """
 
     method: str
     target: Target
@@ -63,6 +66,8 @@ class Call:
     body: "bytes | IO[bytes] | None" = field(repr=False)
     size: int
     model_name: str
+    input_tokens: int | None = None
+    timeout_seconds: float | None = None
 
     def close(self) -> None:
         """Close the body, if it is a file; needed no longer once the answer begins."""

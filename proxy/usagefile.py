@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from proxy.keyfile import POSSIBLE_SECRET
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
 from proxy.pool import add_keys
 from proxy.quota import day_start, next_reset, quota_day
 from proxy.refusals import Window
@@ -109,8 +109,9 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
                     defaults={"project": keys[secret].project, "until": until},
                 )
                 if until > moment and model_name:
-                    Place.objects.add_lane(model_name[:200])
-        Place.objects.rebuild(ApiKey.objects.sharing_quota_with(keys.values()), moment)
+                    Rotation.objects.begin(model_name[:200])
+        Quota.objects.filter(project__keys__in=keys.values()).recount()
+        Quota.objects.settle((key.project_id for key in keys.values()), moment)
     return unknown
 
 

@@ -15,7 +15,9 @@ from django.views.decorators.http import require_safe
 from proxy import reports
 from proxy.answer import Answer
 from proxy.errors import response_for
-from proxy.incoming import read_call
+from proxy.incoming import read_call, request_id_of
+from proxy.journey import Journey
+from proxy.keycheck import BadKeysWatch
 from proxy.ledger import ledger
 from proxy.quota import next_reset
 from proxy.relay import relay
@@ -30,6 +32,7 @@ upstream = Upstream(
 
 
 client_watch = ClientWatch()
+bad_keys_watch = BadKeysWatch()
 
 
 @csrf_exempt
@@ -37,15 +40,32 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     """Answer any method and path that is not ours with the upstream's answer; see `relay.py`."""
     client_socket = request.META.get("gunicorn.socket")
     client_watch.start(client_socket)
+    bad_keys_watch.look()
+    journey = Journey(request_id_of(request), settings.DEADLINE_SECONDS, settings.MAX_WAIT_SECONDS)
     try:
         with closing(read_call(request)) as call:
-            answer = relay(call, ledger=ledger, upstream=upstream, deadline_seconds=settings.DEADLINE_SECONDS)
+            journey.shorten(call.timeout_seconds)
+            answer = relay(call, ledger=ledger, upstream=upstream, journey=journey)
     except BaseException as exc:
         client_watch.stop(client_socket)
         if not isinstance(exc, Exception):
             raise
-        return response_for(exc, datetime.now(UTC))
-    return RelayedResponse(answer, client_socket)
+        response: HttpResponseBase = response_for(exc, datetime.now(UTC))
+    else:
+        response = RelayedResponse(answer, client_socket)
+    _tell_journey(response, journey)
+    return response
+
+
+def _tell_journey(response: HttpResponseBase, journey: Journey) -> None:
+    """Say in headers what became of a request on its way; no key's name, unless a setting wants it."""
+    response.headers["X-Request-Id"] = journey.request_id
+    response.headers["X-Keys-Tried"] = str(journey.keys_tried)
+    response.headers["X-Waited-Seconds"] = f"{journey.waited_seconds:.3f}"
+    if settings.SHOW_KEY_NAMES and journey.key_label:
+        response.headers["X-Key"] = (
+            " ".join(journey.key_label.replace("…", "...").split()).encode("ascii", "replace").decode()
+        )
 
 
 class RelayedResponse(StreamingHttpResponse):

@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
 import pytest
+import time_machine
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
@@ -21,9 +25,11 @@ from django.test import Client
 from django.utils import timezone
 
 from proxy import views
+from proxy.claims import Claim, Wish
 from proxy.ledger import Ledger, ledger
 from proxy.models import ApiKey, DailyUsage
 from proxy.pool import add_keys
+from proxy.rotation import Progress
 from proxy.upstream import Upstream
 from tests.fake_gemini import FakeGemini
 
@@ -79,7 +85,9 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     """The relay's parts, in this process: the fake as upstream, and the ledger with an empty queue."""
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
-    monkeypatch.setattr("proxy.relay.PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(ledger, "_progress", Progress())  # a test may have stopped the clocks elsewhere
+    monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
+    monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     yield ledger
     ledger.close()
     upstream.close()
@@ -123,6 +131,52 @@ def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -
     response = client.post(path, json.dumps(body), content_type="application/json", **kwargs)
     response.body = response.getvalue()  # type: ignore[attr-defined]  # streamed ones are read once
     return response
+
+
+def wish_for(model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0) -> Wish:
+    """Return the wish for a key, by somebody who waits so long for one that rests."""
+    until = time.monotonic() + wait_seconds
+    return Wish(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
+
+
+def claim_of(ledger: Ledger, model_name: str = FLASH, **kwargs: Any) -> Claim:
+    """Claim a key; the arguments are those of `wish_for`."""
+    claim, _ = ledger.claim(wish_for(model_name, **kwargs))
+    return claim
+
+
+class Clocks:
+    """The wall clock, and the one that nobody can set, in the hands of a test."""
+
+    def __init__(self, wall: time_machine.Traveller) -> None:
+        self._wall = wall
+        self.elapsed_ns = 1_000_000 * 10**9
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass."""
+        self._wall.shift(seconds)
+        self.elapsed_ns += int(seconds * 10**9)
+
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall clock by so much, as NTP or a person may."""
+        self._wall.shift(seconds)
+
+
+@contextmanager
+def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
+    """Stop the clocks of the ledger at `moment`."""
+    with time_machine.travel(moment, tick=False) as wall, pytest.MonkeyPatch.context() as monkeypatch:
+        clocks = Clocks(wall)
+        for name in ("proxy.clock.elapsed_ns", "proxy.windows.elapsed_ns"):
+            monkeypatch.setattr(name, lambda: clocks.elapsed_ns)
+        yield clocks
+
+
+@pytest.fixture
+def clocks() -> Iterator[Clocks]:
+    """Stop the clocks of the ledger at noon, Pacific, of 24 November 2026."""
+    with stopped_clocks(datetime(2026, 11, 24, 20, tzinfo=UTC)) as clocks:
+        yield clocks
 
 
 def nobodys_port() -> int:

@@ -21,7 +21,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from proxy.keycheck import Verdict, check_keys
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota
 from proxy.pool import add_keys
 from proxy.refusals import Fault as KeyFault
 from proxy.reports import today
@@ -70,7 +70,7 @@ def test_keys_are_imported_however_they_are_written_down(
     assert out == "4 added, 0 known, 1 repeated, 1 malformed (line 6).\n"
     assert "line 7" in err
     assert set(ApiKey.objects.usable().values_list("secret", flat=True)) == {ONE, TWO, THREE, "sk-another-shape"}
-    assert Place.objects.filter(is_open=True).count() == 4
+    assert Quota.objects.filter(is_open=True).count() == 4
 
 
 @pytest.mark.django_db
@@ -236,8 +236,8 @@ def usage(db: None) -> None:
     for day in (date(2026, 11, 20), today(timezone.now())):
         DailyUsage.objects.update_or_create(key=key, model_name=FLASH, day=day, defaults={"answers": 12})
     since = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
-    event = {"key": key, "model_name": FLASH, "window": "day", "since": since, "until": since + timedelta(days=1)}
-    ExhaustionEvent.objects.create(**event)
+    event = {"key": key, "project": key.project, "model_name": FLASH, "window": "day"}
+    ExhaustionEvent.objects.create(**event, since=since, until=since + timedelta(days=1))
 
 
 EXPORTED = json.dumps(USAGE, indent=4) + "\n"
@@ -402,7 +402,7 @@ def test_a_bad_key_is_found_and_leaves_the_rotation(api: FakeGemini, reply: Repl
     out, err = call("checkkeys")
 
     assert faults() == {TWO: fault}
-    assert not Place.objects.filter(key__secret=TWO, is_open=True).exists()
+    assert not Quota.objects.filter(project__keys__secret=TWO, is_open=True).exists()
     assert "2 keys: 1 good, 1 bad, 0 unknown." in out
     assert f"bad, {fault}: " in out
     reason = ApiKey.objects.get(secret=TWO).fault_reason
@@ -460,6 +460,19 @@ def test_a_spent_quota_is_no_fault(api: FakeGemini) -> None:
     assert "1 good, 0 bad, 0 unknown." in out
 
 
+def test_a_key_that_stays_bad_is_asked_about_later(api: FakeGemini) -> None:
+    add(ONE)
+    ApiKey.objects.mark_bad(KeyFault.SUSPENDED, "before", timezone.now() - timedelta(hours=5))
+    api.script(ONE, errors.suspended(ONE))
+
+    call("checkkeys")
+
+    key = ApiKey.objects.get()
+    assert key.fault_reason == "before"
+    assert key.next_check is not None
+    assert abs(key.next_check - timezone.now() - timedelta(hours=5)) < timedelta(minutes=1)
+
+
 def test_a_bad_key_that_works_again_comes_back(api: FakeGemini) -> None:
     add(ONE, TWO)
     ApiKey.objects.mark_bad(KeyFault.SUSPENDED, "before", timezone.now())
@@ -469,8 +482,8 @@ def test_a_bad_key_that_works_again_comes_back(api: FakeGemini) -> None:
 
     assert faults() == {TWO: "suspended"}
     one = ApiKey.objects.get(secret=ONE)
-    assert (one.fault_reason, one.fault_since) == ("", None)
-    assert Place.objects.filter(is_open=True).get().key == one
+    assert (one.fault_reason, one.fault_since, one.next_check) == ("", None, None)
+    assert Quota.objects.filter(is_open=True).get().project == one.project
     assert ApiKey.objects.get(secret=TWO).fault_reason == "before"
 
 

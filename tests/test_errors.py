@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
+from proxy.claims import Overloaded, PoolExhausted
 from proxy.errors import RequestRefused, error_response, in_words, response_for
 from proxy.ledger import LedgerUnavailable
-from proxy.posting import PoolExhausted
 from proxy.relay import DeadlineExceeded
 from proxy.upstream import AnswerLost, UpstreamUnreachable
 
@@ -35,6 +35,7 @@ def exhausted(seconds: float | None, *, has_keys: bool = True) -> PoolExhausted:
         (exhausted(30), 503, "UNAVAILABLE"),
         (exhausted(None), 503, "UNAVAILABLE"),
         (exhausted(None, has_keys=False), 503, "UNAVAILABLE"),
+        (Overloaded("gemini-2.5-flash", NOW + timedelta(seconds=4)), 503, "UNAVAILABLE"),
         (UpstreamUnreachable("NewConnectionError"), 502, "UNAVAILABLE"),
         (AnswerLost("No answer in time.", is_timeout=True), 504, "DEADLINE_EXCEEDED"),
         (AnswerLost("Connection closed.", is_timeout=False), 502, "UNAVAILABLE"),
@@ -93,6 +94,15 @@ def test_a_pool_at_rest_tells_when_to_come_back(seconds: float, retry_after: int
     assert f"in {words}, at " in error["message"]
     assert ("x-should-retry" in response.headers) == is_long
     assert response.headers.get("x-should-retry", "false") == "false"
+
+
+def test_an_overload_is_not_blamed_on_the_keys() -> None:
+    response = response_for(Overloaded("gemini-2.5-flash", NOW + timedelta(seconds=3.2)), NOW)
+
+    error = error_of(response)
+    assert response.headers["Retry-After"] == "4"
+    assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "4s"}]
+    assert error["message"] == "The Gemini API has too much to do for gemini-2.5-flash. Try again in 4 seconds."
 
 
 def test_the_moment_of_opening_is_told_in_utc() -> None:

@@ -19,9 +19,9 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.claims import Claim, PoolExhausted
 from proxy.ledger import Ledger, LedgerUnavailable
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
-from proxy.posting import Claim, PoolExhausted
 from proxy.refusals import Fault, Refusal, Window
 from proxy.tokens import Tokens
 from tests.conftest import (
@@ -30,6 +30,7 @@ from tests.conftest import (
     Pool,
     answers_by_secret,
     ask,
+    claim_of,
     error_in,
     fake_secret,
     is_soon,
@@ -42,8 +43,12 @@ from tests.fake_gemini import FakeGemini
 ONE, TWO = fake_secret("one"), fake_secret("two")
 
 
-def claim_of(ledger: Ledger, model_name: str = FLASH) -> Claim:
-    return next(ledger.claims(model_name))
+def claims_of(ledger: Ledger, count: int, model_name: str = FLASH) -> list[Claim]:
+    """Claim so many keys one after the other, as a request does that fails over each time."""
+    claims: list[Claim] = []
+    for _ in range(count):
+        claims.append(claim_of(ledger, model_name, tried=[claim.key_id for claim in claims]))
+    return claims
 
 
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
@@ -65,13 +70,12 @@ def answers_on_disk() -> int:
 def test_claims_go_from_the_least_recently_used_key_on_and_name_none_twice(service: Ledger, pool: Pool) -> None:
     pool("one", "two", "three")
     claim_of(service)
-    claims = service.claims(FLASH)
 
-    secrets = [next(claims).secret for _ in range(3)]
+    claims = claims_of(service, 3)
 
-    assert secrets == [fake_secret(name) for name in ("two", "three", "one")]
+    assert [claim.secret for claim in claims] == [fake_secret(name) for name in ("two", "three", "one")]
     with pytest.raises(PoolExhausted) as exhausted:
-        next(claims)
+        claims_of(service, 4)
     assert exhausted.value.has_keys
 
 
@@ -114,7 +118,8 @@ def test_whatever_is_refused_claims_offer_no_exhausted_key_and_none_twice(
     for outcomes in rounds:
         offered: list[int] = []
         try:
-            for claim, window in zip(service.claims(model_name), outcomes, strict=False):
+            for window in outcomes:
+                claim = claim_of(service, model_name, tried=offered)
                 offered.append(claim.key_id)
                 assert claim.key_id not in resting
                 if window is None:
@@ -129,7 +134,7 @@ def test_whatever_is_refused_claims_offer_no_exhausted_key_and_none_twice(
 
 def test_10_rests_that_end_bring_10_keys_back(service: Ledger, pool: Pool) -> None:
     keys = pool(*[f"key-{number}" for number in range(10)])
-    for _, claim in zip(keys, service.claims(FLASH), strict=False):
+    for claim in claims_of(service, 10):
         service.book_refusal(claim, Refusal(Window.MINUTE, 30))
     with pytest.raises(PoolExhausted):
         claim_of(service)
@@ -182,8 +187,7 @@ def test_an_answer_is_on_disk_once_it_is_booked(service: Ledger, pool: Pool) -> 
 
 def test_what_was_not_waited_for_is_written_at_the_end(service: Ledger, pool: Pool) -> None:
     pool("one", "two")
-    claims = service.claims(FLASH)
-    first, second = next(claims), next(claims)
+    first, second = claims_of(service, 2)
 
     with locked_database() as let_go:
         service.book_refusal(first, Refusal(Window.DAY))
@@ -267,8 +271,7 @@ def test_a_booking_that_a_locked_database_did_not_take_is_a_503_and_written_with
     gemini: FakeGemini, pool: Pool, impatient: Ledger
 ) -> None:
     pool("one", "two")
-    claims = impatient.claims(FLASH)
-    first, second = next(claims), next(claims)
+    first, second = claims_of(impatient, 2)
 
     with locked_database(), pytest.raises(LedgerUnavailable):
         impatient.book_answer(first, 200)
@@ -331,8 +334,7 @@ def test_an_entry_that_cannot_be_written_harms_no_other(
     service: Ledger, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     [gone, _] = pool("one", "two")
-    claims = service.claims(FLASH)
-    poison, good = next(claims), next(claims)
+    poison, good = claims_of(service, 2)
     ApiKey.objects.filter(pk=gone.pk).delete()  # no row to refer to: not what `forget` does
 
     with locked_database() as let_go:
@@ -356,7 +358,7 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
     pool("one", "two", "three")
     tries: Counter[str] = Counter()
 
-    def write(claim: Claim, refusal: Refusal, moment: object, until: object) -> None:
+    def write(cursor: object, *, claim: Claim, **rest: object) -> None:
         """Fail for good for the first key; for the others as when somebody took the lock meanwhile, once."""
         tries[claim.secret] += 1
         if claim.secret == ONE:
@@ -365,8 +367,7 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
             raise OperationalError("database is locked")
 
     monkeypatch.setattr("proxy.ledger.write_rest", write)
-    claims = service.claims(FLASH)
-    taken = [next(claims) for _ in range(3)]
+    taken = claims_of(service, 3)
 
     with locked_database():
         service.book_tokens(taken[1], Tokens(prompt=1))

@@ -1,24 +1,28 @@
-"""Keys, their places in the rotation and what is exhausted, as rows."""
+"""Keys, their projects and what is exhausted, as rows; quotas as far as they follow from these."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
-from django.db.models import Model
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models import F, Model, Q, Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Place, key_label
+from proxy.claims import Claim
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use, key_label
 from proxy.pool import add_keys
-from proxy.posting import Claim, write_rest
+from proxy.posting import write_rest
 from proxy.refusals import Fault, Refusal, Window
 from tests.conftest import FLASH, fake_secret
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)
 PRO = "gemini-2.5-pro"
-LANES = ["", FLASH, PRO, "gemini-embedding-001"]
+MODELS = [FLASH, PRO, "gemini-embedding-001"]
 
 pytestmark = pytest.mark.django_db
 
@@ -33,15 +37,16 @@ def refuse(
     key: ApiKey, model_name: str = FLASH, *, until: datetime | None, window: Window = Window.DAY, at: datetime = NOON
 ) -> None:
     """Book a refusal of `key`, as the ledger does."""
-    claim = Claim(key.pk, key.label, key.secret or "", model_name, 0)
-    write_rest(claim, Refusal(window), at, until)
+    claim = Claim(key.pk, key.label, key.secret or "", model_name)
+    with connection.cursor() as cursor:
+        write_rest(cursor, claim, Refusal(window), project=None, moment=at, until=until)
 
 
 def open_keys(model_name: str, moment: datetime = NOON) -> set[int]:
-    """Return the ids of keys whose place is open, or has been closed until no later than `moment`."""
-    lane = model_name if Place.objects.filter(model_name=model_name).exists() else ""
-    places = Place.objects.filter(model_name=lane)
-    return {place.key_id for place in places if place.is_open or (place.rests_until and place.rests_until <= moment)}
+    """Return the ids of usable keys whose project's quota is open, or has been closed until no later than `moment`."""
+    rotation = model_name if Rotation.objects.filter(model_name=model_name).exists() else ""
+    quotas = Quota.objects.filter(Q(is_open=True) | Q(opens_at__lte=moment), model_name=rotation)
+    return set(ApiKey.objects.usable().filter(project__quotas__in=quotas).values_list("id", flat=True))
 
 
 def test_a_new_key_is_open_for_every_model() -> None:
@@ -103,9 +108,9 @@ def test_a_key_that_joins_a_project_at_rest_rests_with_it_and_leaves_it_again() 
     [two] = add("two")
     refuse(one, FLASH, until=NOON + timedelta(hours=3))
 
-    ApiKey.objects.filter(id=two.pk).change(NOON, project="p1")
+    ApiKey.objects.filter(id=two.pk).move_to("p1", NOON)
     with_project = open_keys(FLASH)
-    ApiKey.objects.filter(id=two.pk).change(NOON, project="")
+    ApiKey.objects.filter(id=two.pk).move_to("", NOON)
 
     assert with_project == set()
     assert open_keys(FLASH) == {two.pk}
@@ -115,7 +120,7 @@ def test_a_key_that_moved_and_is_refused_again_lets_its_new_project_rest() -> No
     [one] = add("one", project="p1")
     [two] = add("two", project="p2")
     refuse(one, FLASH, until=NOON + timedelta(hours=1))
-    ApiKey.objects.filter(id=one.pk).change(NOON, project="p2")
+    ApiKey.objects.filter(id=one.pk).move_to("p2", NOON)
 
     refuse(one, FLASH, until=NOON + timedelta(hours=3))
 
@@ -264,81 +269,68 @@ def test_only_keys_with_nothing_wrong_rest() -> None:
     ApiKey.objects.filter(id=three.pk).mark_bad(Fault.INVALID, "", NOON)
     ApiKey.objects.filter(id=four.pk).forget(NOON)
 
-    assert set(Place.objects.resting(NOON).values_list("key", "model_name")) == {(one.pk, FLASH)}
+    assert set(ApiKey.objects.usable().resting(NOON)) == {one}
 
 
 def test_a_rest_that_is_over_is_no_rest() -> None:
     [one] = add("one")
     refuse(one, FLASH, until=NOON + timedelta(minutes=1))
 
-    assert Place.objects.resting(NOON).count() == 1
-    assert Place.objects.resting(NOON + timedelta(minutes=1)).count() == 0
+    assert set(ApiKey.objects.resting(NOON)) == {one}
+    assert not ApiKey.objects.resting(NOON + timedelta(minutes=1)).exists()
 
 
-def state_of_places() -> set[tuple[object, ...]]:
-    return set(
-        Place.objects.values_list("key", "model_name", "is_open", "rests_until", "last_used", "refusals_in_a_row")
-    )
-
-
-def test_a_model_gets_its_rotation_in_the_order_of_the_common_one() -> None:
-    keys = add("one", "two", "three")
-    for turn, key in enumerate(reversed(keys), start=1):
-        Place.objects.filter(key=key, model_name="").update(last_used=turn)
-
-    Place.objects.add_lane(FLASH)
-    Place.objects.add_lane(FLASH)
-
-    order = Place.objects.filter(model_name=FLASH).order_by("last_used").values_list("key", flat=True)
-    assert list(order) == [key.pk for key in reversed(keys)]
-
-
-def test_rebuilding_keeps_the_order_of_rotation_and_the_rows() -> None:
-    add("one", "two")
-    Place.objects.add_lane(FLASH)
-    for turn, place in enumerate(Place.objects.order_by("-id"), start=100):
-        Place.objects.filter(id=place.pk).update(last_used=turn, refusals_in_a_row=turn - 99)
-    before = state_of_places(), set(Place.objects.values_list("id", flat=True))
-
-    Place.objects.rebuild(ApiKey.objects.all(), NOON)
-
-    assert (state_of_places(), set(Place.objects.values_list("id", flat=True))) == before
-
-
-def check_places_against_the_definition(moment: datetime) -> None:
-    """Compare every place with what keys and events say in so many words."""
+def check_quotas_against_the_definition(moment: datetime) -> None:
+    """Compare every quota with what keys, events and uses say in so many words."""
     events = list(ExhaustionEvent.objects.all())
-    lanes = set(Place.objects.values_list("model_name", flat=True))
-    assert {event.model_name for event in events if event.until is None or event.until > moment} <= lanes | {""}
-    for key in ApiKey.objects.all():
-        places = {place.model_name: place for place in Place.objects.filter(key=key)}
-        assert set(places) == lanes
-        is_usable = key.is_enabled and not key.fault and key.deleted_at is None
-        for lane, place in places.items():
+    rotations = {"", *Rotation.objects.values_list("model_name", flat=True)}
+    assert {event.model_name for event in events if event.until is None or event.until > moment} <= rotations
+    for project in Project.objects.all():
+        keys = ApiKey.objects.filter(project=project)
+        assert project.name or keys.count() == 1
+        is_usable = any(key.is_enabled and not key.fault and key.deleted_at is None for key in keys)
+        quotas = {quota.model_name: quota for quota in Quota.objects.filter(project=project)}
+        assert set(quotas) == rotations
+        for model_name, quota in quotas.items():
             untils = [
                 event.until
                 for event in events
-                if event.model_name in ("", lane)
+                if event.model_name in ("", model_name)
                 and (event.until is None or event.until > moment)
-                and (event.key_id == key.pk or (event.project and event.project == key.project))
+                and event.project_id == project.pk
             ]
-            is_rest_over = place.rests_until is not None and place.rests_until <= moment
-            assert (place.is_open or is_rest_over) == (is_usable and not untils), (key.pk, lane)
+            is_due = quota.opens_at is not None and quota.opens_at <= moment
+            assert (quota.is_open or is_due) == (is_usable and not untils), (project, model_name)
+            assert not (quota.is_open and quota.has_limits)
             if is_usable and untils:
                 ends = [until for until in untils if until]
-                assert place.rests_until == (max(ends) if len(ends) == len(untils) else None)
+                assert quota.opens_at == (max(ends) if len(ends) == len(untils) else None)
+            spent = quota.uses.aggregate(requests=Sum("requests", default=0), tokens=Sum("tokens", default=0))
+            assert (quota.minute_requests, quota.minute_tokens) == (spent["requests"], spent["tokens"])
+
+
+def use(quotas: list[Quota], tokens: int) -> None:
+    """Let requests of today stand in the minute of these quotas, as claims do."""
+    for quota in quotas:
+        tenth = Use.objects.filter(quota=quota).count() + 1  # several projects are used in the same one
+        Use.objects.create(quota=quota, tenth=tenth, requests=2, tokens=tokens)
+        counts = {"minute_requests": F("minute_requests") + 2, "minute_tokens": F("minute_tokens") + tokens}
+        Quota.objects.filter(id=quota.pk).update(**counts)
+
+
+def state_of_quotas() -> list[Any]:
+    return list(Quota.objects.order_by("id").values())
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_places_say_what_keys_and_events_say(seed: int) -> None:
+def test_whatever_happens_quotas_say_what_keys_events_and_uses_say(seed: int) -> None:
     chance = random.Random(seed)
     moment = NOON
     add("first", project="p1", moment=moment)
+    actions = ["add", *["refuse"] * 3, "use", "limit", "switch", "bad", "revive", "forget", "move", "move", "wait"]
     for step in range(40):
         some = ApiKey.objects.filter(id__in=chance.sample(list(ApiKey.objects.values_list("id", flat=True)), 1))
-        action = chance.choice(
-            ["add", "refuse", "refuse", "refuse", "switch", "bad", "revive", "forget", "move", "wait"]
-        )
+        action = chance.choice(actions)
         if action == "add":
             add(
                 *(f"{step}-{n}" for n in range(chance.randint(1, 3))),
@@ -349,7 +341,12 @@ def test_whatever_happens_places_say_what_keys_and_events_say(seed: int) -> None
             window = chance.choice(list(Window))
             is_for_good = window in (Window.NONE, Window.CREDITS)
             until = None if is_for_good else moment + timedelta(seconds=chance.randint(1, 4000))
-            refuse(some.get(), chance.choice(LANES[1:]), until=until, window=window, at=moment)
+            refuse(some.get(), chance.choice(MODELS), until=until, window=window, at=moment)
+        elif action == "use":
+            use(list(Quota.objects.of_models().filter(project__keys__in=some)), chance.randint(0, 1000))
+        elif action == "limit":
+            quotas = Quota.objects.of_models().filter(project__keys__in=some, model_name=chance.choice(MODELS))
+            quotas.set_limits(moment, requests_per_minute=chance.choice([None, 0, 10]))
         elif action == "switch":
             some.change(moment, is_enabled=chance.choice([True, False]))
         elif action == "bad":
@@ -359,49 +356,17 @@ def test_whatever_happens_places_say_what_keys_and_events_say(seed: int) -> None
         elif action == "forget" and chance.random() < 0.3:
             some.forget(moment)
         elif action == "move":
-            some.change(moment, project=chance.choice(["", "p1", "p2"]))
+            some.move_to(chance.choice(["", "p1", "p2"]), moment)
         elif action == "wait":
             moment += timedelta(seconds=chance.randint(0, 3000))
-        check_places_against_the_definition(moment)
+        check_quotas_against_the_definition(moment)
 
-    Place.objects.rebuild(ApiKey.objects.all(), moment)
-    once = state_of_places()
-    Place.objects.rebuild(ApiKey.objects.all(), moment)
-    assert state_of_places() == once
-    check_places_against_the_definition(moment)
-
-
-def test_lost_places_come_back_with_a_rebuild() -> None:
-    [one, two] = add("one", "two")
-    refuse(one, FLASH, until=NOON + timedelta(hours=1))
-    before = set(Place.objects.values_list("key", "model_name", "is_open", "rests_until"))
-
-    Place.objects.filter(key=one).delete()
-    Place.objects.filter(key=two).update(is_open=False)
-    Place.objects.rebuild(ApiKey.objects.all(), NOON)
-
-    assert set(Place.objects.values_list("key", "model_name", "is_open", "rests_until")) == before
-
-
-def test_more_than_a_chunk_of_keys_is_rebuilt() -> None:
-    add_keys([f"secret-{n:04}" for n in range(501)], NOON)
-
-    ApiKey.objects.disable(NOON)
-
-    assert Place.objects.filter(is_open=True).count() == 0
-    assert Place.objects.count() == 501
-
-
-def test_rebuilding_a_hundred_keys_asks_no_more_than_rebuilding_two(
-    django_assert_num_queries: DjangoAssertNumQueries,
-) -> None:
-    add_keys([f"secret-{n:04}" for n in range(100)], NOON)
-    few = ApiKey.objects.filter(secret__in=["secret-0000", "secret-0001"])
-    with CaptureQueriesContext(connection) as asked:
-        Place.objects.rebuild(few, NOON)
-
-    with django_assert_num_queries(len(asked)):
-        Place.objects.rebuild(ApiKey.objects.all(), NOON)
+    everything = list(Project.objects.values_list("id", flat=True))
+    Quota.objects.settle(everything, moment)
+    once = state_of_quotas()
+    Quota.objects.settle(everything, moment)
+    assert state_of_quotas() == once
+    check_quotas_against_the_definition(moment)
 
 
 def test_a_refusal_asks_no_more_in_a_large_pool(django_assert_num_queries: DjangoAssertNumQueries) -> None:
@@ -419,19 +384,31 @@ IMPOSSIBLE = [
     "a secret twice",
     "no secret, not deleted",
     "deleted, with a secret",
-    "two places for a model",
+    "no project",
+    "two projects of a name",
+    "two quotas for a model",
+    "two uses in a tenth of a second",
+    "a limit below 0",
+    "two rotations of a model",
     "two rows of usage",
     "fewer than no answers",
 ]
 
 
 def impossible_row(name: str, key: ApiKey) -> Model:
-    day = NOON.date()
+    day, project = NOON.date(), key.project
     rows: dict[str, Model] = {
-        "a secret twice": ApiKey(secret=key.secret),
-        "no secret, not deleted": ApiKey(secret=None),
-        "deleted, with a secret": ApiKey(secret=fake_secret("two"), deleted_at=NOON),
-        "two places for a model": Place(key=key, model_name=""),
+        "a secret twice": ApiKey(secret=key.secret, project=project),
+        "no secret, not deleted": ApiKey(secret=None, project=project),
+        "deleted, with a secret": ApiKey(secret=fake_secret("two"), project=project, deleted_at=NOON),
+        "no project": ApiKey(secret=fake_secret("two")),
+        "two projects of a name": Project(name="p1"),
+        "two quotas for a model": Quota(project=project, model_name=""),
+        "two uses in a tenth of a second": Use(
+            quota=Quota.objects.get(model_name=FLASH), tenth=1, requests=1, tokens=1
+        ),
+        "a limit below 0": Quota(project=project, model_name=PRO, requests_per_day=-1),
+        "two rotations of a model": Rotation(model_name=FLASH),
         "two rows of usage": DailyUsage(key=key, model_name=FLASH, day=day),
         "fewer than no answers": DailyUsage(key=key, model_name=PRO, day=day, answers=-1),
     }
@@ -440,7 +417,9 @@ def impossible_row(name: str, key: ApiKey) -> Model:
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_the_database_itself_refuses_what_cannot_be(name: str) -> None:
-    [key] = add("one")
+    [key] = add("one", project="p1")
+    Rotation.objects.begin(FLASH)
+    use(list(Quota.objects.of_models()), 10)
     DailyUsage.objects.create(key=key, model_name=FLASH, day=NOON.date())
 
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -452,17 +431,131 @@ def test_no_row_shows_a_secret_when_it_is_printed(name: str) -> None:
     [key] = add("one")
     ApiKey.objects.filter(id=key.pk).update(name=name)
     key.refresh_from_db()
-    Place.objects.add_lane(FLASH)
     DailyUsage.objects.create(key=key, model_name=FLASH, day=NOON.date(), answers=3)
     refuse(key, FLASH, until=None, window=Window.NONE)
-    claim = Claim(key.pk, key.label, key.secret or "", FLASH, 0)
+    use(list(Quota.objects.of_models()), 10)
+    claim = Claim(key.pk, key.label, key.secret or "", FLASH)
 
-    rows = [key, claim, *Place.objects.all(), *DailyUsage.objects.all(), *ExhaustionEvent.objects.all()]
+    rows = [key, claim, *DailyUsage.objects.all(), *ExhaustionEvent.objects.all()]
+    of_project = [row for model in (Project, Rotation, Quota, Use) for row in model._default_manager.all()]
 
+    assert len(rows) == 4
+    assert len(of_project) == 5
+    assert fake_secret("one") not in "".join(f"{row} {row!r}" for row in [*rows, *of_project])
     for row in rows:
-        assert fake_secret("one") not in f"{row} {row!r}"
         assert (name or f"key {key.pk}") in str(row)
     assert key.label.endswith("…0one")
+
+
+def due_checks(at: timedelta) -> list[str]:
+    """Return the names of the bad keys that are asked about at so much after noon."""
+    return [str(key.name) for key in ApiKey.objects.take_due_checks(NOON + at)]
+
+
+def add_bad(*names: str, at: timedelta = timedelta()) -> None:
+    for name in names:
+        add_keys([fake_secret(name)], NOON, name=name)
+        ApiKey.objects.filter(name=name).mark_bad(Fault.SUSPENDED, "no", NOON + at)
+
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+def test_a_bad_key_is_asked_about_ten_minutes_later_and_then_after_pauses_that_double_up_to_a_day() -> None:
+    add_bad("one")
+
+    times = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 2560 + 1440, 2560 + 2 * 1440]
+
+    early = [due_checks(minute * MINUTE - timedelta(seconds=1)) + due_checks(minute * MINUTE) for minute in times]
+
+    assert early == [["one"]] * len(times)
+    assert ApiKey.objects.get().next_check == NOON + (2560 + 3 * 1440) * MINUTE
+
+
+def test_a_check_is_for_one_caller_only() -> None:
+    add_bad("one", "two")
+
+    assert due_checks(10 * MINUTE) == ["one", "two"]
+    assert due_checks(10 * MINUTE) == []
+
+
+def test_the_longest_due_are_asked_about_first_and_so_many_at_once() -> None:
+    add_bad("late", at=2 * MINUTE)
+    add_bad("first")
+    add_bad("second", at=MINUTE)
+
+    first = [key.name for key in ApiKey.objects.take_due_checks(NOON + HOUR, at_most=2)]
+
+    assert first == ["first", "second"]
+    assert due_checks(HOUR) == ["late"]
+
+
+def test_only_bad_keys_are_asked_about() -> None:
+    add("good")
+    add_bad("disabled", "revived", "cleared", "deleted")
+    ApiKey.objects.filter(name="disabled").disable(NOON)
+    ApiKey.objects.filter(name="revived").revive(NOON)
+    ApiKey.objects.filter(name="cleared").clear_fault(NOON)
+    ApiKey.objects.filter(name="deleted").forget(NOON)
+
+    assert due_checks(HOUR) == ["disabled"]
+    assert set(ApiKey.objects.exclude(next_check=None).values_list("name", flat=True)) == {"disabled", "deleted"}
+
+
+def test_a_key_that_goes_bad_again_is_asked_about_as_soon_as_the_first_time() -> None:
+    add_bad("one")
+    ApiKey.objects.put_off_check(NOON + timedelta(days=3))
+    ApiKey.objects.clear_fault(NOON + timedelta(days=3))
+
+    ApiKey.objects.mark_bad(Fault.SUSPENDED, "no", NOON + timedelta(days=4))
+
+    assert ApiKey.objects.get().next_check == NOON + timedelta(days=4, minutes=10)
+
+
+def test_a_key_that_is_told_to_be_bad_again_keeps_its_time() -> None:
+    add_bad("one")
+
+    ApiKey.objects.mark_bad(Fault.INVALID, "no", NOON + 5 * MINUTE)
+
+    assert ApiKey.objects.get().next_check == NOON + 10 * MINUTE
+
+
+def test_a_check_is_put_off_for_bad_keys_alone_also_when_the_clock_was_set_back() -> None:
+    add("good")
+    add_bad("bad")
+
+    put_off = ApiKey.objects.put_off_check(NOON - HOUR)
+
+    assert put_off == 1
+    assert ApiKey.objects.get(name="bad").next_check == NOON - 50 * MINUTE
+    assert ApiKey.objects.get(name="").next_check is None
+
+
+def test_a_bad_key_of_which_nobody_knows_when_to_ask_is_asked_about_at_once() -> None:
+    """Such are keys that went bad before anybody asked about them again."""
+    add_bad("one")
+    ApiKey.objects.update(next_check=None)
+
+    assert due_checks(timedelta()) == ["one"]
+    assert due_checks(timedelta()) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_who_look_at_once_each_gets_other_keys() -> None:
+    add_bad(*(f"key{number}" for number in range(20)))
+    ready = threading.Barrier(4)
+
+    def look() -> list[str]:
+        ready.wait()
+        try:
+            return [str(key.name) for key in ApiKey.objects.take_due_checks(NOON + HOUR, at_most=10)]
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as executor:
+        found = [name for done in [executor.submit(look) for _ in range(4)] for name in done.result()]
+
+    assert sorted(found) == sorted(f"key{number}" for number in range(20))
 
 
 def test_a_key_is_called_by_its_name_or_number() -> None:

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
+from django.db.models import Count
 
-from proxy.models import ApiKey, ExhaustionEvent, Place
+from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation
 from proxy.pool import add_keys, count_new
 from tests.conftest import FLASH, fake_secret, is_soon, other_connection
 
@@ -24,14 +25,14 @@ def test_new_keys_are_counted_and_known_ones_stay_as_they_are() -> None:
     added = add_keys([fake_secret("one"), fake_secret("two")], NOON, name="hers", project="p2", is_enabled=False)
 
     assert added == (1, 1)
-    rows = ApiKey.objects.order_by("id").values_list("name", "project", "is_enabled")
+    rows = ApiKey.objects.order_by("id").values_list("name", "project__name", "is_enabled")
     assert list(rows) == [("mine", "p1", True), ("hers", "p2", False)]
 
 
 @pytest.mark.django_db
 def test_a_key_given_twice_is_added_once() -> None:
     assert add_keys([fake_secret("one")] * 3, NOON) == (1, 0)
-    assert ApiKey.objects.count() == Place.objects.count() == 1
+    assert ApiKey.objects.count() == Quota.objects.count() == 1
 
 
 @pytest.mark.django_db
@@ -48,14 +49,14 @@ def test_keys_join_the_rotation_in_the_order_they_were_given() -> None:
 
 
 @pytest.mark.django_db
-def test_a_new_key_has_a_place_in_every_rotation_and_only_an_enabled_one_is_open() -> None:
+def test_a_new_key_has_a_quota_in_every_rotation_and_only_an_enabled_one_is_open() -> None:
     add_keys([fake_secret("one")], NOON)
-    Place.objects.add_lane(FLASH)
+    Rotation.objects.begin(FLASH)
 
     add_keys([fake_secret("two")], NOON, is_enabled=False)
 
-    places = Place.objects.filter(key__secret=fake_secret("two")).values_list("model_name", "is_open")
-    assert set(places) == {("", False), (FLASH, False)}
+    quotas = Quota.objects.filter(project__keys__secret=fake_secret("two")).values_list("model_name", "is_open")
+    assert set(quotas) == {("", False), (FLASH, False)}
 
 
 @pytest.mark.django_db
@@ -63,12 +64,34 @@ def test_a_new_key_of_a_project_at_rest_rests_too() -> None:
     add_keys([fake_secret("one")], NOON, project="p1")
     until = NOON + timedelta(hours=1)
     key = ApiKey.objects.get()
-    ExhaustionEvent.objects.create(key=key, project="p1", model_name="", window="credits", since=NOON, until=until)
+    event = {"key": key, "project": key.project, "model_name": "", "window": "credits"}
+    ExhaustionEvent.objects.create(**event, since=NOON, until=until)
 
     add_keys([fake_secret("two")], NOON, project="p1")
 
-    place = Place.objects.get(key__secret=fake_secret("two"))
-    assert (place.is_open, place.rests_until) == (False, until)
+    quota = Quota.objects.get(project__keys__secret=fake_secret("two"))
+    assert (quota.is_open, quota.rests_until, quota.opens_at) == (False, until, until)
+
+
+@pytest.mark.django_db
+def test_keys_of_a_named_project_share_it_and_all_others_have_one_each() -> None:
+    add_keys([fake_secret("one"), fake_secret("two")], NOON, project="p1")
+    add_keys([fake_secret("three")], NOON, project="p1")
+
+    add_keys([fake_secret("four"), fake_secret("five")], NOON)
+
+    assert set(Project.objects.annotate(size=Count("keys")).values_list("name", "size")) == {("p1", 3), ("", 1)}
+    assert Project.objects.count() == 3
+
+
+@pytest.mark.django_db
+def test_keys_that_are_known_leave_no_project_behind() -> None:
+    add_keys([fake_secret("one")], NOON)
+
+    add_keys([fake_secret("one")], NOON)
+    add_keys([fake_secret("one")], NOON, project="p1")
+
+    assert Project.objects.get() == ApiKey.objects.get().project
 
 
 @pytest.mark.django_db
@@ -142,7 +165,7 @@ def test_what_was_added_before_a_failure_stays_whole(monkeypatch: pytest.MonkeyP
     with pytest.raises(TooLate):
         add_keys(MANY, NOON)
 
-    assert ApiKey.objects.count() == Place.objects.count() == 500
+    assert ApiKey.objects.count() == Quota.objects.count() == 500
     assert not connection.in_atomic_block
     monkeypatch.undo()
     assert add_keys(MANY[:600], NOON) == (100, 500)

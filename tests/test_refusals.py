@@ -1,6 +1,7 @@
 """What Google's errors say of a key. The bodies are those of `gemini_errors.py`, as recorded."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,9 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.refusals import Fault, Refusal, Window, message_in, read_fault, read_refusal, rests_until
+from proxy.refusals import (
+    Fault,
+    Limits,
+    Refusal,
+    Window,
+    message_in,
+    project_in,
+    read_fault,
+    read_refusal,
+    rests_until,
+)
 from tests import gemini_errors as errors
-from tests.conftest import fake_secret
+from tests.conftest import FLASH, fake_secret
 from tests.gemini_errors import Reply
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -21,24 +32,46 @@ SECRET = fake_secret("suspended")
 PER_DAY_AND_MINUTE = [errors.Violation(errors.PER_MINUTE, 5), errors.Violation(errors.PER_DAY, 20)]
 
 REFUSALS = {
-    "per minute": (errors.per_minute_tokens(), Refusal(Window.MINUTE, 26, 250_000)),
-    "per day, short delay": (errors.per_day_short(), Refusal(Window.DAY, 37.82626638, 20)),
-    "per day, long delay": (errors.per_day_long(), Refusal(Window.DAY, 70469.838605682, 20)),
-    "limit 0": (errors.limit_zero(), Refusal(Window.NONE, 45.578569677, 0)),
+    "tokens per minute": (
+        errors.per_minute_tokens(),
+        Refusal(Window.TOKENS, 26, 250_000, Limits(None, 250_000, None), FLASH),
+    ),
+    "requests per minute": (
+        errors.quota_exceeded("m", errors.Violation(errors.PER_MINUTE, 5), delay_seconds=0.9),
+        Refusal(Window.MINUTE, 0.9, 5, Limits(5, None, None), "m"),
+    ),
+    "requests and tokens per minute": (
+        errors.quota_exceeded(
+            "m",
+            errors.Violation(errors.TOKENS_PER_MINUTE, 900),
+            errors.Violation(errors.PER_MINUTE, 5),
+            delay_seconds=9,
+        ),
+        Refusal(Window.MINUTE, 9, 5, Limits(5, 900, None), "m"),
+    ),
+    "per day, short delay": (
+        errors.per_day_short(),
+        Refusal(Window.DAY, 37.82626638, 20, Limits(None, None, 20), "gemini-2.5-flash-lite"),
+    ),
+    "per day, long delay": (
+        errors.per_day_long(),
+        Refusal(Window.DAY, 70469.838605682, 20, Limits(None, None, 20), FLASH),
+    ),
+    "limit 0": (errors.limit_zero(), Refusal(Window.NONE, 45.578569677, 0, model_name="gemini-3-pro")),
     "bare": (errors.bare_429(), Refusal(Window.UNKNOWN)),
     "depleted": (errors.depleted(), Refusal(Window.CREDITS)),
     "spending cap": (errors.spending_cap(), Refusal(Window.CREDITS)),
     "day and minute": (
         errors.quota_exceeded("m", *PER_DAY_AND_MINUTE, delay_seconds=8),
-        Refusal(Window.DAY, 8, 20),
+        Refusal(Window.DAY, 8, 20, Limits(5, None, 20), "m"),
     ),
     "minute and day": (
         errors.quota_exceeded("m", *reversed(PER_DAY_AND_MINUTE), delay_seconds=8),
-        Refusal(Window.DAY, 8, 20),
+        Refusal(Window.DAY, 8, 20, Limits(5, None, 20), "m"),
     ),
     "day and limit 0": (
         errors.quota_exceeded("m", *PER_DAY_AND_MINUTE, errors.Violation("OfAnotherKind", 0), delay_seconds=8),
-        Refusal(Window.NONE, 8, 0),
+        Refusal(Window.NONE, 8, 0, model_name="m"),
     ),
 }
 FAULTS = {
@@ -87,8 +120,8 @@ def test_a_refusal_is_read(name: str, in_array: bool) -> None:
     refusal = read_refusal(reply.status, content_of(reply, in_array=in_array))
 
     assert refusal is not None
-    assert (refusal.window, refusal.limit) == (expected.window, expected.limit)
     assert refusal.delay == pytest.approx(expected.delay)
+    assert replace(refusal, delay=None) == replace(expected, delay=None)
 
 
 @pytest.mark.parametrize("in_array", [False, True])
@@ -402,3 +435,40 @@ def test_a_rest_lasts_as_long_whatever_zone_the_moment_is_told_in(moment: dateti
     assert until is not None
     assert until.astimezone(UTC) == in_utc
     assert until.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        (errors.suspended(SECRET, "895908428397"), "895908428397"),
+        (
+            errors.error(403, "PERMISSION_DENIED", "Permission denied: Consumer 'project_number:123456' has been"),
+            "123456",
+        ),
+        (
+            errors.error(
+                403,
+                "PERMISSION_DENIED",
+                "Generative Language API has not been used in project 77012345 before or it is disabled.",
+            ),
+            "77012345",
+        ),
+        (errors.invalid_key(), None),
+        (errors.per_day_long(), None),
+        (errors.html_429(), None),
+        (errors.bad_request("You wrote projects/895908428397"), None),
+        (errors.bad_request("Unknown name: 'Consumer project_number:895908428397'"), None),
+    ],
+)
+def test_a_project_is_known_where_google_names_it_and_not_where_it_quotes_the_client(
+    reply: Reply, number: str | None
+) -> None:
+    assert project_in(content_of(reply)) == number
+    assert project_in(content_of(reply, in_array=True)) == number
+
+
+def test_a_refusal_that_says_nothing_may_be_read_as_the_script_of_old_did() -> None:
+    bare, delayed = Refusal(Window.UNKNOWN), Refusal(Window.UNKNOWN, 12)
+
+    assert rests_until(bare, NOON, PACIFIC, 0, is_bare_for_the_day=True) == MIDNIGHT
+    assert rests_until(delayed, NOON, PACIFIC, 0, is_bare_for_the_day=True) == NOON + timedelta(seconds=12)

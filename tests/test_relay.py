@@ -19,7 +19,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
+from proxy.ledger import Ledger
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use
 from proxy.pool import add_keys
 from proxy.quota import next_reset
 from tests import gemini_errors as errors
@@ -44,6 +45,7 @@ from tests.fake_gemini import ANSWER_TOKENS, PROMPT_TOKENS, THOUGHT_TOKENS, Fake
 
 ONE, TWO, THREE = fake_secret("one"), fake_secret("two"), fake_secret("three")
 PRO = "/v1beta/models/gemini-2.5-pro:generateContent"
+COUNT = f"/v1beta/models/{FLASH}:countTokens"
 UPLOAD = "/upload/v1beta/files"
 INTERACTIONS = "/v1beta/interactions"
 
@@ -88,7 +90,8 @@ def test_a_refusal_and_an_answer_are_counted_each(client: Client, gemini: FakeGe
 @pytest.mark.parametrize(
     ("reply", "window", "seconds"),
     [
-        (errors.per_minute_tokens(), "minute", 26),
+        (errors.per_minute_tokens(), "tokens", 26),
+        (errors.quota_exceeded(FLASH, errors.Violation(errors.PER_MINUTE, 5), delay_seconds=26.4), "minute", 26.4),
         (errors.per_day_short(FLASH), "day", None),
         (errors.per_day_long(), "day", 70469.8),
         (errors.bare_429(), "unknown", 60),
@@ -96,7 +99,7 @@ def test_a_refusal_and_an_answer_are_counted_each(client: Client, gemini: FakeGe
         (errors.depleted(), "credits", "for good"),
         (errors.spending_cap(), "credits", "for good"),
     ],
-    ids=["minute", "day, short delay", "day, long delay", "bare", "limit 0", "depleted", "spending cap"],
+    ids=["tokens", "minute", "day, short delay", "day, long delay", "bare", "limit 0", "depleted", "spending cap"],
 )
 @pytest.mark.parametrize("path", [GENERATE, STREAM, CHAT], ids=["native", "SSE", "OpenAI"])
 def test_each_kind_of_429_rests_the_key_for_its_time_and_the_next_answers(
@@ -145,6 +148,32 @@ def test_a_refusal_concerns_one_model_only(client: Client, gemini: FakeGemini, p
     assert gemini.secrets_seen[2:] == [TWO, TWO]
 
 
+def test_a_refusal_to_count_tokens_leaves_the_model_alone(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+    pool("one")
+    gemini.script(ONE, errors.per_minute_tokens())
+    assert ask(client, COUNT).status_code == 503
+
+    assert ask(client).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1beta/models", "/v1beta/files"])
+def test_a_call_without_a_model_that_is_refused_rests_its_key_for_such_calls_alone(
+    client: Client, gemini: FakeGemini, pool: Pool, path: str
+) -> None:
+    pool("one", "two")
+    gemini.script(ONE, errors.bare_429())
+
+    for _ in range(3):
+        response = client.get(path)
+        response.getvalue()
+        assert response.status_code == 200
+    ask(client)
+    ask(client)
+
+    assert gemini.secrets_seen[:4] == [ONE, TWO, TWO, TWO]
+    assert set(gemini.secrets_seen[4:]) == {ONE, TWO}
+
+
 def test_a_key_without_credits_rests_for_every_model(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two")
     gemini.script(ONE, errors.depleted())
@@ -163,7 +192,7 @@ def test_a_key_that_joins_a_project_shares_its_rest(client: Client, gemini: Fake
     gemini.exhaust(ONE)
     ask(client)
 
-    ApiKey.objects.filter(pk=late.pk).change(timezone.now(), project="shared")
+    ApiKey.objects.filter(pk=late.pk).move_to("shared", timezone.now())
     response = ask(client)
 
     assert response.status_code == 503
@@ -172,11 +201,11 @@ def test_a_key_that_joins_a_project_shares_its_rest(client: Client, gemini: Fake
 
 def test_a_rested_key_comes_back_and_is_first_in_the_rotation(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two", "three")
-    gemini.script(ONE, errors.per_minute_tokens())
+    gemini.script(ONE, errors.bare_429())
     for _ in range(3):
         ask(client)
 
-    with time_machine.travel(timezone.now() + timedelta(seconds=27), tick=True):
+    with time_machine.travel(timezone.now() + timedelta(seconds=61), tick=True):
         for _ in range(3):
             ask(client)
 
@@ -198,6 +227,21 @@ def test_a_bare_refusal_rests_twice_as_long_each_time_and_an_answer_forgives(
             moment += timedelta(seconds=rests[-1] + 1)
 
     assert rests == [60, 120, 240, 60]
+
+
+def test_a_bare_refusal_can_be_told_to_rest_for_the_day(
+    client: Client, gemini: FakeGemini, pool: Pool, service: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "bare_429_is_for_the_day", True)  # BARE_429=day
+    pool("one", "two")
+    gemini.script(ONE, errors.bare_429())
+    gemini.script(TWO, errors.per_minute_tokens())
+    reset = next_reset(timezone.now(), settings.QUOTA_ZONE)
+
+    response = ask(client)
+
+    assert response.headers["Retry-After"] == "26"  # who tells a time is believed
+    assert ExhaustionEvent.objects.get(window="unknown").until == reset
 
 
 def test_each_key_is_tried_once_at_most(client: Client, gemini: FakeGemini, pool: Pool) -> None:
@@ -281,6 +325,72 @@ def test_a_pool_of_bad_keys_says_that_somebody_must_act(client: Client, gemini: 
     assert gemini.secrets_seen == [ONE, TWO]
 
 
+# Projects
+
+
+def consumer(number: str) -> dict[str, Any]:
+    info = "type.googleapis.com/google.rpc.ErrorInfo"
+    return {"@type": info, "reason": "RATE_LIMIT_EXCEEDED", "metadata": {"consumer": f"projects/{number}"}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        (errors.suspended(ONE, "123456789"), "123456789"),
+        (errors.service_disabled(), "895908428397"),
+        (errors.service_blocked(), "895908428397"),
+        (errors.error(429, "RESOURCE_EXHAUSTED", "Too many.", consumer("4711")), "4711"),
+        (errors.error(403, "PERMISSION_DENIED", "Not for you.", consumer("4711")), "4711"),
+    ],
+    ids=["suspended", "disabled", "blocked", "429", "error of the request"],
+)
+def test_an_error_that_names_the_project_tells_where_a_key_belongs(
+    client: Client, gemini: FakeGemini, pool: Pool, reply: Reply, number: str
+) -> None:
+    [key, other] = pool("one", "two")
+    gemini.script(ONE, reply)
+
+    ask(client)
+    usage_of_today()
+
+    key.refresh_from_db()
+    other.refresh_from_db()
+    assert key.project.name == number
+    assert other.project.name == ""
+    assert Project.objects.count() == 2
+
+
+def test_a_project_that_a_person_named_is_believed_before_an_error(
+    client: Client, gemini: FakeGemini, pool: Pool
+) -> None:
+    [key] = pool("one", project="ours")
+    gemini.script(ONE, errors.suspended(ONE))
+
+    ask(client)
+    usage_of_today()
+
+    key.refresh_from_db()
+    assert key.project.name == "ours"
+
+
+def test_keys_whose_errors_name_one_project_share_its_rests_from_then_on(
+    client: Client, gemini: FakeGemini, pool: Pool
+) -> None:
+    pool("one", "two", "three")
+    refused = errors.error(403, "PERMISSION_DENIED", "Not for you.", consumer("4711"))
+    gemini.script(ONE, refused)
+    gemini.script(TWO, refused)
+    for _ in range(3):
+        ask(client)
+    gemini.exhaust(ONE, TWO)
+
+    statuses = [ask(client).status_code for _ in range(6)]
+
+    assert statuses == [200] * 6
+    assert len([secret for secret in gemini.secrets_seen[3:] if secret != THREE]) == 1
+    assert set(gemini.secrets_seen[-4:]) == {THREE}
+
+
 # Requests that are bad
 
 
@@ -308,6 +418,7 @@ def test_an_error_of_the_request_goes_back_as_it_is_and_costs_no_key_its_place(
     client: Client, gemini: FakeGemini, pool: Pool, reply: Reply, encoding: str
 ) -> None:
     pool("one", "two")
+    ask(client)  # the model is known: a 404 speaks of the request
     gemini.script("*", reply)
 
     response = ask(client, headers={"accept-encoding": encoding})
@@ -320,7 +431,7 @@ def test_an_error_of_the_request_goes_back_as_it_is_and_costs_no_key_its_place(
     assert is_packed == (encoding == "gzip" and isinstance(reply.body, dict))
     assert response.headers["Content-Length"] == str(len(response.body))
     assert later == [200, 200]
-    assert gemini.secrets_seen == [ONE, TWO, ONE]
+    assert gemini.secrets_seen == [ONE, TWO, ONE, TWO]
     assert ApiKey.objects.usable().count() == 2
     assert usage_of_today()["errors"] == 1
 
@@ -342,22 +453,24 @@ def test_an_error_larger_than_any_google_sends_still_goes_back_whole(
 
 
 @pytest.mark.parametrize("trouble", [errors.overloaded(), errors.internal(), errors.deadline()])
-def test_an_overloaded_upstream_is_asked_again_with_the_same_key(
-    client: Client, gemini: FakeGemini, pool: Pool, trouble: Reply
+@pytest.mark.parametrize(("names", "secrets"), [(["one"], [ONE, ONE]), (["one", "two"], [ONE, TWO])])
+def test_a_troubled_upstream_is_asked_again_with_the_key_whose_turn_it_is(
+    client: Client, gemini: FakeGemini, pool: Pool, *, trouble: Reply, names: list[str], secrets: list[str]
 ) -> None:
-    pool("one", "two")
+    pool(*names)
     gemini.script(ONE, trouble)
 
     response = ask(client)
 
     assert response.status_code == 200
-    assert gemini.secrets_seen == [ONE, ONE]
-    assert answers_by_secret() == {ONE: 2}
+    assert gemini.secrets_seen == secrets
+    assert answers_by_secret() == Counter(secrets)
     assert usage_of_today()["errors"] == 1
+    assert ApiKey.objects.usable().count() == len(names)
 
 
 @pytest.mark.parametrize("trouble", [errors.overloaded(), errors.internal(), errors.deadline()])
-def test_an_upstream_that_stays_overloaded_is_asked_three_times_and_its_word_handed_on(
+def test_an_upstream_that_stays_in_trouble_is_asked_three_times_and_its_word_handed_on(
     client: Client, gemini: FakeGemini, pool: Pool, trouble: Reply
 ) -> None:
     pool("one", "two")
@@ -394,6 +507,37 @@ def test_an_upstream_out_of_reach_is_a_502_in_geminis_shape(client: Client, pool
     assert (error["code"], error["status"]) == (502, "UNAVAILABLE")
     assert "out of reach" in error["message"]
     assert usage_of_today() == {}
+    quota = Quota.objects.get(model_name=FLASH)
+    assert (quota.minute_requests, quota.minute_tokens, quota.day_requests) == (0, 0, 0)
+
+
+def test_what_never_reached_google_costs_no_limit(
+    client: Client, gemini: FakeGemini, pool: Pool, *, replace_upstream: ReplaceUpstream, settings: Settings
+) -> None:
+    settings.MAX_WAIT_SECONDS = 0
+    pool("one")
+    Rotation.objects.begin(FLASH)
+    Quota.objects.filter(model_name=FLASH).set_limits(timezone.now(), requests_per_minute=3, requests_per_day=3)
+    replace_upstream(f"http://127.0.0.1:{nobodys_port()}")
+    assert [ask(client).status_code for _ in range(3)] == [502, 502, 502]
+
+    replace_upstream(gemini.url)
+    statuses = [ask(client).status_code for _ in range(4)]
+
+    assert statuses == [200, 200, 200, 503]
+
+
+def test_a_model_that_google_does_not_know_leaves_nothing_behind(
+    client: Client, gemini: FakeGemini, pool: Pool
+) -> None:
+    pool("one", "two")
+
+    statuses = [ask(client, f"/v1beta/models/unknown-{number}:generateContent").status_code for number in range(5)]
+
+    assert statuses == [404] * 5
+    assert not Rotation.objects.exists()
+    assert not Quota.objects.of_models().exists()
+    assert not Use.objects.exists()
 
 
 def test_an_upstream_that_says_nothing_is_a_504_and_not_asked_twice(
@@ -473,8 +617,8 @@ def test_fail_overs_end_when_the_time_for_the_request_is_up(
     pool("one", "two", "three")
     gemini.exhaust(ONE, TWO)
     settings.DEADLINE_SECONDS = 30
-    readings = iter([0.0, 1.0, 31.0])  # at the start, before the first key, before the second
-    monkeypatch.setattr("proxy.relay.time", SimpleNamespace(monotonic=lambda: next(readings), sleep=time.sleep))
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + (31 if gemini.seen else 0))
+    monkeypatch.setattr("proxy.journey.time", clock)
 
     response = ask(client)
 
@@ -586,6 +730,10 @@ def test_keys_take_turns_evenly_with_many_threads_at_once_and_every_answer_is_co
     gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two", "three", "four")
+    Rotation.objects.begin(FLASH)
+    Quota.objects.update(
+        most_in_a_minute=1000, most_in_a_day=1000
+    )  # an unknown project is first asked with one request at a time
     threads = Barrier(16)
 
     def ask_ten_times() -> None:

@@ -20,16 +20,16 @@ from pytest_django.fixtures import Settings
 from proxy import views
 from proxy.ledger import Ledger
 from proxy.masking import MaskingFormatter
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.pool import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import (
     CHAT,
-    FLASH,
     GENERATE,
     STREAM,
     RawUpstream,
     ReplaceUpstream,
+    claim_of,
     locked_database,
     nobodys_port,
     usage_of_today,
@@ -193,7 +193,12 @@ def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
         raise RuntimeError(f"with {secret} and {TOKEN} at /v1/models?key={TOKEN}")
 
     responses = []
-    places = ["proxy.views.relay", "proxy.views.read_call", "proxy.upstream.Upstream.send", "proxy.ledger.take_keys"]
+    places = [
+        "proxy.views.relay",
+        "proxy.views.read_call",
+        "proxy.upstream.Upstream.send",
+        "proxy.ledger.Claiming.grant",
+    ]
     for where in places:
         for is_debug in (False, True):
             settings.DEBUG = is_debug
@@ -299,10 +304,10 @@ def test_an_error_in_the_admin_shows_neither_key_nor_token(
         local = [*secrets, {"token": TOKEN}]
         raise RuntimeError(f"Could not add {local if secrets != [ODD] else len(local)}")
 
-    monkeypatch.setattr("proxy.admin.add_keys", fail)
+    monkeypatch.setattr("proxy.admin.keys.add_keys", fail)
     headers = {"accept": "text/plain"} if kind == "text" else {}
     response: Any = client.post(
-        f"/admin/proxy/apikey/add/?key={TOKEN}", {"secrets": secret, "name": "", "project": ""}, headers=headers
+        f"/admin/proxy/apikey/add/?key={TOKEN}", {"secrets": secret, "name": "", "project_name": ""}, headers=headers
     )
     response.body = response.content
 
@@ -325,7 +330,9 @@ def test_pages_for_people_show_no_key(service: Ledger, lines: Lines, gemini: Fak
         *("/dashboard/", "/admin/", "/admin/proxy/apikey/", "/admin/proxy/apikey/add/", "/admin/proxy/dailyusage/"),
         *(f"/admin/proxy/apikey/{first}/change/", f"/admin/proxy/apikey/{first}/history/"),
         *(f"/admin/proxy/apikey/{first}/delete/", "/admin/proxy/exhaustionevent/", "/readyz", "/healthz"),
-        "/admin/proxy/apikey/?q=unique",
+        *("/admin/proxy/apikey/?q=unique", "/admin/proxy/quota/", "/admin/proxy/project/"),
+        *(f"/admin/proxy/project/{project}/change/" for project in Project.objects.values_list("id", flat=True)),
+        *(f"/admin/proxy/quota/{quota.pk}/change/" for quota in Quota.objects.of_models()),
     ]
 
     responses = [client.get(path) for path in paths]
@@ -339,7 +346,7 @@ def test_keys_that_are_pasted_again_or_malformed_are_not_shown_back_in_the_log(
 ) -> None:
     client.force_login(User.objects.create_superuser("somebody"))
     for pasted in (OLD_STYLE, OLD_STYLE, f"{NEW_STYLE} {ODD}"):
-        client.post("/admin/proxy/apikey/add/", {"secrets": pasted, "name": "", "project": ""})
+        client.post("/admin/proxy/apikey/add/", {"secrets": pasted, "name": "", "project_name": ""})
     history = client.get(f"/admin/proxy/apikey/{ApiKey.objects.get().pk}/history/").content.decode()
 
     assert leaks(lines.said()) == []
@@ -348,14 +355,16 @@ def test_keys_that_are_pasted_again_or_malformed_are_not_shown_back_in_the_log(
 
 def test_the_texts_of_objects_name_no_key(service: Ledger, lines: Lines, gemini: FakeGemini) -> None:
     add_keys(ALL, timezone.now())
-    claims = list(zip(range(3), service.claims(FLASH), strict=False))
+    claims = [claim_of(service) for _ in ALL]
     gemini.exhaust(*ALL)
     ask()
     usage_of_today()
-    rows = [*ApiKey.objects.all(), *Place.objects.all(), *DailyUsage.objects.all(), *ExhaustionEvent.objects.all()]
+    models = (ApiKey, Project, Rotation, Quota, Use, DailyUsage, ExhaustionEvent)
+    rows = [row for model in models for row in model._default_manager.all()]
 
     texts = [f"{thing} {thing!r}" for thing in [*claims, *rows, service, views.upstream, ApiKey.objects.all()]]
 
+    assert {type(row) for row in rows} == set(models)
     assert len(rows) >= 12
     assert leaks("".join(texts)) == []
 

@@ -15,10 +15,10 @@ from django.utils import timezone
 
 from keymanager import settings
 from proxy.ledger import Ledger
-from proxy.models import ApiKey
+from proxy.models import ApiKey, Quota
 from proxy.pool import add_keys
 from proxy.sqlite.base import Database
-from tests.conftest import Pool, fake_secret, locked_database, other_connection
+from tests.conftest import Pool, claim_of, fake_secret, locked_database, other_connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -166,18 +166,18 @@ def test_many_writers_at_once_all_have_their_turn_and_lose_nothing(key: ApiKey) 
         threads.wait()
         for _ in range(10):
             with transaction.atomic():
-                place = key.places.select_for_update().get()
-                place.last_used += 1  # read, change, save: safe under the lock alone
-                place.save()
-            key.places.update(refusals_in_a_row=F("refusals_in_a_row") + 1)
+                quota = Quota.objects.select_for_update().get(project=key.project)
+                quota.last_used += 1  # read, change, save: safe under the lock alone
+                quota.save()
+            Quota.objects.filter(project=key.project).update(refusals_in_a_row=F("refusals_in_a_row") + 1)
         connections.close_all()
 
     with ThreadPoolExecutor(12) as executor:
         for done in [executor.submit(count_up) for _ in range(12)]:
             done.result()
 
-    place = key.places.get()
-    assert (place.last_used, place.refusals_in_a_row) == (120, 120)
+    quota = Quota.objects.get(project=key.project)
+    assert (quota.last_used, quota.refusals_in_a_row) == (120, 120)
 
 
 def test_an_error_that_is_no_lock_comes_at_once() -> None:
@@ -218,7 +218,7 @@ def test_claims_and_other_writers_take_turns(service: Ledger, pool: Pool) -> Non
     writer = Thread(target=write_on)
     writer.start()
     try:
-        secrets = [next(service.claims("gemini-2.5-flash")).secret for _ in range(20)]
+        secrets = [claim_of(service).secret for _ in range(20)]
     finally:
         done.set()
         writer.join()

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Place
+from proxy.claims import PoolExhausted
+from proxy.ledger import Ledger
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.models.quotas import QuotaQuerySet
 from proxy.pool import add_keys
 from proxy.usagefile import BadUsageFile, export_usage, import_usage, parse_usage
-from tests.conftest import FLASH, fake_secret
+from tests.conftest import FLASH, Clocks, claim_of, fake_secret
 
 DAY = date(2026, 11, 24)
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California
@@ -45,8 +48,9 @@ def answers() -> dict[tuple[str | None, str], int]:
 
 
 def closed() -> set[tuple[str | None, str]]:
-    enabled = Place.objects.filter(is_open=False, key__is_enabled=True)
-    return set(enabled.values_list("key__secret", "model_name"))
+    """Return what enabled keys may not be asked now: secret and model."""
+    enabled = ApiKey.objects.filter(is_enabled=True, project__quotas__is_open=False)
+    return set(enabled.values_list("secret", "project__quotas__model_name"))
 
 
 def test_the_newer_form_is_read() -> None:
@@ -175,7 +179,7 @@ def test_an_import_brings_counts_and_exhaustion() -> None:
 @pytest.mark.django_db
 def test_a_key_that_the_older_form_calls_exhausted_rests_for_all_models() -> None:
     add_keys([ONE, TWO], NOON)
-    Place.objects.add_lane(FLASH)
+    Rotation.objects.begin(FLASH)
 
     take_over(OLDER)
 
@@ -250,7 +254,22 @@ def test_unknown_keys_are_kept_with_their_counts_and_are_not_used() -> None:
     assert unknown == 1
     assert not key.is_enabled
     assert answers()[ONE, FLASH] == 10
-    assert not Place.objects.filter(key=key, is_open=True).exists()
+    assert not Quota.objects.filter(project=key.project, is_open=True).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_imported_answers_count_towards_the_limit_of_the_day(service: Ledger, clocks: Clocks) -> None:
+    add_keys([ONE], NOON)
+    Rotation.objects.begin(FLASH)
+    Quota.objects.of_models().set_limits(NOON, requests_per_day=11)
+    claim = claim_of(service)
+    service.book_answer(claim, 200)
+
+    take_over({**NEWER, "exhausted_keys": {}})
+
+    with pytest.raises(PoolExhausted) as exhausted:
+        claim_of(service)
+    assert exhausted.value.opens_at == MIDNIGHT
 
 
 @pytest.mark.django_db
@@ -280,7 +299,7 @@ def test_a_key_revived_after_an_import_stays_awake_when_the_file_comes_again() -
 @pytest.mark.django_db
 def test_a_failing_import_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
     add_keys([TWO], NOON)
-    monkeypatch.setattr(Place.objects, "rebuild", None)
+    monkeypatch.setattr(QuotaQuerySet, "recount", None)  # the last step but one
 
     with pytest.raises(TypeError):
         take_over(NEWER)
@@ -417,16 +436,14 @@ def test_today_tells_who_is_exhausted_now_and_a_past_day_who_was() -> None:
     one, two = ApiKey.objects.order_by("id")
     yesterday = NOON - timedelta(days=1)
     events = [
-        ExhaustionEvent(
-            key=one, model_name=FLASH, window="day", since=yesterday, until=yesterday + timedelta(hours=12)
-        ),
-        ExhaustionEvent(
-            key=one, model_name=PRO, window="minute", since=yesterday, until=yesterday + timedelta(minutes=1)
-        ),
-        ExhaustionEvent(key=two, model_name=FLASH, window="day", since=yesterday, until=NOON + timedelta(hours=1)),
-        ExhaustionEvent(key=two, model_name=PRO, window="none", since=yesterday - timedelta(days=9), until=None),
+        (one, FLASH, "day", yesterday, yesterday + timedelta(hours=12)),
+        (one, PRO, "minute", yesterday, yesterday + timedelta(minutes=1)),
+        (two, FLASH, "day", yesterday, NOON + timedelta(hours=1)),
+        (two, PRO, "none", yesterday - timedelta(days=9), None),
     ]
-    ExhaustionEvent.objects.bulk_create(events)
+    for key, model_name, window, since, until in events:
+        event = {"key": key, "project": key.project, "model_name": model_name, "window": window}
+        ExhaustionEvent.objects.create(**event, since=since, until=until)
 
     today = json.loads(export_usage(DAY, NOON))["exhausted_keys"]
     day_before = json.loads(export_usage(DAY - timedelta(days=1), NOON))["exhausted_keys"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -24,6 +25,7 @@ from tests.conftest import (
     RawUpstream,
     ReplaceUpstream,
     ask,
+    claim_of,
     fake_secret,
     locked_database,
     other_connection,
@@ -44,9 +46,10 @@ def person(transactional_db: None) -> Client:
 def unapplied(transactional_db: None) -> Iterator[None]:
     """A database that lacks a migration."""
     recorder = MigrationRecorder(connection)
-    recorder.record_unapplied("proxy", "0001_pool")
+    [(_, latest)] = MigrationLoader(connection).graph.leaf_nodes("proxy")
+    recorder.record_unapplied("proxy", latest)
     yield
-    recorder.record_applied("proxy", "0001_pool")
+    recorder.record_applied("proxy", latest)
 
 
 # Ours, or relayed
@@ -108,12 +111,12 @@ def test_a_relayed_request_touches_no_database_in_its_own_thread(
     assert response.status_code == 200
 
 
-def test_an_answer_has_the_upstreams_headers_and_one_of_ours(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_an_answer_has_the_upstreams_headers_and_four_of_ours(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     headers = {"X-Goog-Upload-Status": "active", "Set-Cookie": "a=b", "Server-Timing": "gfet4t7; dur=12"}
     gemini.script("*", Reply(200, b"{}", headers | {"Content-Type": "text/odd"}))
 
-    response = ask(client)
+    response = ask(client, headers={"x-request-id": "mine"})
 
     assert dict(response.headers) == {
         "Vary": "Origin, X-Origin, Referer",
@@ -125,6 +128,9 @@ def test_an_answer_has_the_upstreams_headers_and_one_of_ours(client: Client, gem
         "Content-Length": "2",
         "X-Goog-Upload-Status": "active",
         "X-Accel-Buffering": "no",
+        "X-Request-Id": "mine",
+        "X-Keys-Tried": "1",
+        "X-Waited-Seconds": "0.000",
     }
 
 
@@ -149,7 +155,9 @@ def test_an_answer_without_a_content_type_gets_none(
 
     response = ask(client)
 
-    assert dict(response.headers) == {"Content-Length": "2", "X-Accel-Buffering": "no"}
+    ours = {"X-Accel-Buffering", "X-Request-Id", "X-Keys-Tried", "X-Waited-Seconds"}
+    assert set(response.headers) == ours | {"Content-Length"}
+    assert response.headers["Content-Length"] == "2"
 
 
 # Health
@@ -322,7 +330,7 @@ def _live(ledger: Ledger, count: int) -> None:
     """Let keys answer, be refused, and go bad."""
     add_keys([fake_secret(f"key-{number}") for number in range(count * 3)], timezone.now(), project="shared")
     for number in range(count):
-        claim = next(ledger.claims(f"model-{number % 10}"))
+        claim = claim_of(ledger, f"model-{number % 10}")
         ledger.book_answer(claim, 200)
         ledger.book_tokens(claim, Tokens(1, 2, 3, 4))
     for key in ApiKey.objects.order_by("id")[: count * 2 : 2]:

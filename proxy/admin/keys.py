@@ -1,43 +1,54 @@
-"""The admin: keys are added, named, given a project, disabled, revived, deleted; the ledgers are read."""
+"""Keys are added, named, given a project, checked, disabled, revived, deleted."""
 
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.models import Group
-from django.db.models import Max, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateformat import format as date_format
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
 from proxy.keycheck import Verdict, check_keys
 from proxy.keyfile import read_keys
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Place
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from proxy.pool import add_keys
 from proxy.reports import today
-
-admin.site.site_header = "Gemini key manager"
-admin.site.site_title = "Gemini key manager"
-admin.site.index_title = "Keys and usage"
-admin.site.site_url = None  # the pages link to the dashboard themselves
-admin.site.unregister(Group)
-
 
 if TYPE_CHECKING:  # Django's classes take a model only in the stubs
     KeyForm = forms.ModelForm[ApiKey]
     KeyAdmin = admin.ModelAdmin[ApiKey]
-    UsageAdmin = admin.ModelAdmin[Any]
 else:
-    KeyForm, KeyAdmin, UsageAdmin = forms.ModelForm, admin.ModelAdmin, admin.ModelAdmin
+    KeyForm, KeyAdmin = forms.ModelForm, admin.ModelAdmin
 
 
-class NewKeysForm(KeyForm):
+class ChangeKeyForm(KeyForm):
+    """A key's name, and its project by name."""
+
+    project_name = forms.CharField(
+        label="Google project",
+        max_length=100,
+        required=False,
+        help_text="Its number, or any name. Quotas belong to projects: keys of one share them and rest together. "
+        "Left empty, it is filled in when Google names it in an error.",
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["name", "is_enabled"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["project_name"] = self.instance.project.name
+
+
+class NewKeysForm(ChangeKeyForm):
     """One key, or many: a textarea, one a line."""
 
     secrets = forms.CharField(
@@ -49,7 +60,7 @@ class NewKeysForm(KeyForm):
 
     class Meta:
         model = ApiKey
-        fields = ["secrets", "name", "project"]
+        fields = ["name"]
 
     def clean_secrets(self) -> list[str]:
         lines = read_keys(self.cleaned_data["secrets"])
@@ -77,27 +88,46 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.usable() if self.value() == KeyState.USABLE else queryset
 
 
+class ProjectFilter(admin.SimpleListFilter):
+    """By what is known of the project."""
+
+    title = "project"
+    parameter_name = "its_project"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("shared", "shared with other keys"), ("known", "known"), ("unknown", "not known")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if self.value() == "shared":
+            return queryset.filter(project_size__gt=1)
+        is_unknown = Q(project__name="")
+        return queryset.filter({"known": ~is_unknown, "unknown": is_unknown}.get(str(self.value()), Q()))
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(KeyAdmin):
     """Keys, masked everywhere."""
 
-    list_display = ["label_shown", "project", "state_shown", "answers_today", "last_used_shown"]
-    list_filter = [StateFilter, "project"]
-    search_fields = ["name", "project"]
+    list_display = ["label_shown", "project_shown", "state_shown", "answers_today", "last_used"]
+    list_filter = [StateFilter, ProjectFilter]
+    list_select_related = ["project"]
+    search_fields = ["name", "project__name"]
     ordering = ["id"]
     list_per_page = 100
-    fields = ["masked", "name", "project", "is_enabled", "state_shown", "created_at"]
-    readonly_fields = ["masked", "state_shown", "created_at"]
+    form = ChangeKeyForm
+    fields = ["masked", "name", "project_name", "shares_with", "is_enabled", "state_shown", "last_used", "created_at"]
+    readonly_fields = ["masked", "shares_with", "state_shown", "last_used", "created_at"]
     actions = ["check_with_google", "enable", "disable", "revive"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         usage = DailyUsage.objects.filter(key=OuterRef("pk"), day=today(timezone.now())).order_by()
-        places = Place.objects.filter(key=OuterRef("pk")).order_by()
+        rests = ExhaustionEvent.objects.in_force(timezone.now()).filter(project=OuterRef("project"))
+        its_keys = ApiKey.objects.present().filter(project=OuterRef("project")).order_by().values("project")
         return (
             ApiKey.objects.present()
             .annotate(answers_today=Subquery(usage.values("key").annotate(sum=Sum("answers")).values("sum")))
-            .annotate(last_used=Subquery(places.values("key").annotate(last=Max("last_used")).values("last")))
-            .annotate(rests=Subquery(places.resting(timezone.now()).order_by("-rests_until").values("model_name")[:1]))
+            .annotate(rests=Subquery(rests.order_by("-until").values("model_name")[:1]))
+            .annotate(project_size=Subquery(its_keys.annotate(size=Count("id")).values("size")))
         )
 
     @admin.display(description="key", ordering="name")
@@ -117,15 +147,19 @@ class ApiKeyAdmin(KeyAdmin):
     def answers_today(self, key: ApiKey) -> int:
         return getattr(key, "answers_today", None) or 0
 
-    @admin.display(description="last used", ordering="last_used")
-    def last_used_shown(self, key: ApiKey) -> Any:
-        last_used = getattr(key, "last_used", None)
-        if not last_used:
-            return None
-        return date_format(datetime.fromtimestamp(last_used / 1e6, timezone.get_current_timezone()), "j M H:i")
+    @admin.display(description="project", ordering="project__name")
+    def project_shown(self, key: ApiKey) -> str:
+        size = getattr(key, "project_size", 1)
+        url = reverse("admin:proxy_project_change", args=[key.project_id])
+        return format_html('<a href="{}">{}</a>{}', url, key.project, f", with {size - 1} more" if size > 1 else "")
+
+    @admin.display(description="shares its quotas with")
+    def shares_with(self, key: ApiKey) -> str:
+        others = ApiKey.objects.present().filter(project=key.project_id).exclude(pk=key.pk)
+        return ", ".join(other.label for other in others) or "no other key, as far as is known"
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        return ["secrets", "name", "project"] if obj is None else list(self.fields or [])
+        return ["secrets", "name", "project_name"] if obj is None else list(self.fields or [])
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return [] if obj is None else list(self.readonly_fields)
@@ -142,10 +176,14 @@ class ApiKeyAdmin(KeyAdmin):
         """Write a change with all that follows from it, or add every key that was pasted."""
         if change:
             values = {name: form.cleaned_data[name] for name in form.changed_data}
-            ApiKey.objects.filter(pk=obj.pk).change(timezone.now(), **values)
+            keys = ApiKey.objects.filter(pk=obj.pk)
+            if (project_name := values.pop("project_name", None)) is not None:
+                keys.move_to(project_name, timezone.now())
+            keys.change(timezone.now(), **values)
             return
         secrets = form.cleaned_data["secrets"]
-        added = add_keys(secrets, timezone.now(), name=obj.name, project=obj.project)
+        project = form.cleaned_data["project_name"]
+        added = add_keys(secrets, timezone.now(), name=obj.name, project=project)
         self.message_user(request, f"{added.new} added, {added.known} known.", messages.SUCCESS)
         obj.pk = ApiKey.objects.get(secret=secrets[0]).pk  # what the admin writes its log about
 
@@ -182,60 +220,3 @@ class ApiKeyAdmin(KeyAdmin):
     @admin.action(description="Revive: forget faults and exhaustion")
     def revive(self, request: HttpRequest, queryset: Any) -> None:
         self.message_user(request, f"{queryset.revive(timezone.now())} revived.", messages.SUCCESS)
-
-
-class LedgerAdmin(UsageAdmin):
-    """A ledger: it can be read and filtered, and is written by the service alone."""
-
-    list_per_page = 100
-    list_select_related = ["key"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-@admin.register(DailyUsage)
-class DailyUsageAdmin(LedgerAdmin):
-    """What each key did for each model on each quota day."""
-
-    list_display = [
-        "day",
-        "key",
-        "model_name",
-        "answers",
-        "errors",
-        "refusals",
-        "prompt_tokens",
-        "output_tokens",
-        "thinking_tokens",
-        "cached_tokens",
-    ]
-    list_filter = ["day", "model_name", "key__project"]
-    search_fields = ["key__name", "key__project", "model_name"]
-    date_hierarchy = "day"
-    ordering = ["-day", "-answers"]
-
-
-@admin.register(ExhaustionEvent)
-class ExhaustionEventAdmin(LedgerAdmin):
-    """What ran out, since when and until when."""
-
-    list_display = ["since", "until_shown", "key", "project", "model_shown", "window", "limit"]
-    list_filter = ["window", "model_name", "project"]
-    search_fields = ["key__name", "project", "model_name"]
-    date_hierarchy = "since"
-    ordering = ["-since"]
-
-    @admin.display(description="until", ordering="until")
-    def until_shown(self, event: ExhaustionEvent) -> Any:
-        return event.until or "somebody acts"
-
-    @admin.display(description="model", ordering="model_name")
-    def model_shown(self, event: ExhaustionEvent) -> str:
-        return event.model_name or "all models"

@@ -1,70 +1,16 @@
-"""The admin and the dashboard as a person uses them: a real browser on the real service."""
+"""The admin and the dashboard as a person uses them."""
 
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import fits
 from tests.conftest import FLASH, fake_secret
 from tests.fake_gemini import FakeGemini
-from tests.service import Service, eventually, running
+from tests.service import Service, eventually
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 NEW, SECOND = fake_secret("pasted-one"), fake_secret("pasted-two")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium."),
-]
-
-
-@pytest.fixture
-def service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
-    with running(tmp_path, gemini) as service:
-        yield service
-
-
-@pytest.fixture(params=["light", "dark", "phone"])
-def page(request: pytest.FixtureRequest, service: Service) -> Iterator[Page]:
-    """A page on the dashboard, logged in; whatever the browser complains of fails the test."""
-    password = re.search(r"password (\S+)", service.output)
-    assert password
-    complaints: list[str] = []
-    width = ViewportSize(width=360, height=780) if request.param == "phone" else ViewportSize(width=1280, height=900)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        context = browser.new_context(
-            viewport=width, color_scheme="dark" if request.param == "dark" else "light", base_url=service.url
-        )
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto("/dashboard/")
-        page.get_by_label("Username").fill("admin")
-        page.get_by_label("Password").fill(password[1])
-        page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("heading", name="Today", exact=True)).to_be_visible()
-        yield page
-        browser.close()
-    assert complaints == []
-
-
-def fits(page: Page) -> bool:
-    """Tell whether the page needs no scrolling to the side; tables may scroll within themselves."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
 def figure(page: Page, name: str) -> str:
@@ -75,7 +21,7 @@ def figure(page: Page, name: str) -> str:
 def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: Service, gemini: FakeGemini) -> None:
     page.goto("/admin/proxy/apikey/add/")
     page.get_by_label("API keys:").fill(f"# from the team\n{NEW}\n{SECOND}\n{NEW}\n")
-    page.get_by_label("Project:").fill("team")
+    page.get_by_label("Google project:").fill("team")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("2 added, 0 known.")).to_be_visible()
     assert NEW not in page.content()
@@ -83,6 +29,7 @@ def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: 
 
     row = page.get_by_role("row").filter(has_text=f"…{NEW[-4:]}").first
     expect(row).to_contain_text("usable")
+    expect(row).to_contain_text("team, with 1 more")
     for action, state in [("Disable", "disabled"), ("Enable", "usable")]:
         row.get_by_role("checkbox").check()
         page.get_by_label("Action:").select_option(label=action)

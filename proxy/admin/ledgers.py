@@ -1,0 +1,71 @@
+"""The ledgers: usage and exhaustion, to be read."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from proxy.models import DailyUsage, ExhaustionEvent
+
+if TYPE_CHECKING:  # Django's class takes a model only in the stubs
+    UsageAdmin = admin.ModelAdmin[Any]
+else:
+    UsageAdmin = admin.ModelAdmin
+
+
+class LedgerAdmin(UsageAdmin):
+    """A ledger: it can be read and filtered, and is written by the service alone."""
+
+    list_per_page = 100
+    list_select_related = ["key"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(LedgerAdmin):
+    """What each key did for each model on each quota day."""
+
+    list_display = [
+        "day",
+        "key",
+        "model_name",
+        "answers",
+        "errors",
+        "refusals",
+        "prompt_tokens",
+        "output_tokens",
+        "thinking_tokens",
+        "cached_tokens",
+    ]
+    list_filter = ["day", "model_name"]
+    search_fields = ["key__name", "key__project__name", "model_name"]
+    date_hierarchy = "day"
+    ordering = ["-day", "-answers"]
+
+
+@admin.register(ExhaustionEvent)
+class ExhaustionEventAdmin(LedgerAdmin):
+    """What ran out, since when and until when."""
+
+    list_display = ["since", "until_shown", "key", "project", "model_shown", "window", "limit"]
+    list_select_related = ["key", "project"]
+    list_filter = ["window", "model_name"]
+    search_fields = ["key__name", "project__name", "model_name"]
+    date_hierarchy = "since"
+    ordering = ["-since"]
+
+    @admin.display(description="until", ordering="until")
+    def until_shown(self, event: ExhaustionEvent) -> Any:
+        return event.until or "somebody acts"
+
+    @admin.display(description="model", ordering="model_name")
+    def model_shown(self, event: ExhaustionEvent) -> str:
+        return event.model_name or "all models"

@@ -1,0 +1,182 @@
+"""Limits of projects: what Google told, and what is set by hand, which wins."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.timezone import localtime
+
+from proxy.models import NO_MODEL, Project, Quota, Rotation
+from proxy.models.quotas import SET_NAMES
+from proxy.reports import today
+
+if TYPE_CHECKING:  # Django's classes take a model only in the stubs
+    QuotaModelAdmin = admin.ModelAdmin[Quota]
+    ProjectModelAdmin = admin.ModelAdmin[Project]
+    QuotaTabularInline = admin.TabularInline[Quota, Project]
+    QuotaModelForm = forms.ModelForm[Quota]
+else:
+    QuotaModelForm = forms.ModelForm
+    QuotaModelAdmin = ProjectModelAdmin = admin.ModelAdmin
+    QuotaTabularInline = admin.TabularInline
+
+
+@admin.display(description="Google told")
+def told(quota: Quota) -> str:
+    """Return the limits that were learned from refusals, in words."""
+    if quota.pk is None:
+        return ""
+    limits = {
+        "a minute": quota.learned_requests_per_minute,
+        "tokens a minute": quota.learned_input_tokens_per_minute,
+        "a day": quota.learned_requests_per_day,
+    }
+    return ", ".join(f"{limit:,} {words}" for words, limit in limits.items() if limit is not None) or "nothing yet"
+
+
+@admin.display(description="used today")
+def used_today(quota: Quota) -> str:
+    """Return how many requests of the quota day are spent, and of how many."""
+    if quota.pk is None:
+        return ""
+    used = quota.day_requests if quota.day == today(timezone.now()) else 0
+    limit = quota.learned_requests_per_day if quota.requests_per_day is None else quota.requests_per_day
+    return f"{used:,}" if limit is None else f"{used:,} of {limit:,}"
+
+
+@admin.display(description="state")
+def state(quota: Quota) -> str:
+    """Return whether the quota may be asked now, as a shape and in words."""
+    if quota.pk is None:
+        return ""
+    if quota.is_open:
+        return "● open"
+    if quota.is_barred or quota.opens_at is None:
+        return "○ closed until somebody acts"
+    if quota.opens_at <= timezone.now():
+        return "● open"
+    return f"◐ resting until {localtime(quota.opens_at):%b %d, %H:%M:%S}"
+
+
+def keys_of(project: Project) -> str:
+    """Return the labels of the project's keys, at most five of them."""
+    labels = [key.label for key in project.keys.all() if key.deleted_at is None]
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+
+
+class LimitsForm(QuotaModelForm):
+    """The limits of a model; its name can be written only once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name = self.fields["model_name"]
+        name.required, name.disabled = True, self.instance.pk is not None
+
+    def clean_model_name(self) -> str:
+        """Return the name as requests have it."""
+        return str(self.cleaned_data["model_name"]).removeprefix("models/")
+
+
+class QuotaInline(QuotaTabularInline):
+    """The limits of a project, model by model; a new line is a model that was not asked for yet."""
+
+    model = Quota
+    form = LimitsForm
+    fields = ["model_name", *SET_NAMES, "told_by_google", "used", "state"]
+    readonly_fields = ["told_by_google", "used", "state"]
+    extra = 1
+    can_delete = False
+    verbose_name, verbose_name_plural = "model", "limits, model by model"
+    told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
+        quotas = super().get_queryset(request).exclude(model_name__in=["", NO_MODEL])
+        return quotas.order_by("model_name")
+
+
+@admin.register(Project)
+class ProjectAdmin(ProjectModelAdmin):
+    """Projects, their keys, and what they may ask."""
+
+    list_display = ["name_shown", "keys_shown"]
+    search_fields = ["name", "keys__name"]
+    list_per_page = 100
+    fields = ["name", "keys_shown"]
+    readonly_fields = ["keys_shown"]
+    inlines = [QuotaInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
+        is_present = Q(keys__deleted_at=None)
+        projects = super().get_queryset(request).annotate(size=Count("keys", filter=is_present)).filter(size__gt=0)
+        return projects.prefetch_related("keys").order_by("-size", "name", "id")
+
+    @admin.display(description="project", ordering="name")
+    def name_shown(self, project: Project) -> str:
+        return str(project)
+
+    @admin.display(description="keys, which share its quotas")
+    def keys_shown(self, project: Project) -> str:
+        return keys_of(project)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # they come with their keys
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Write limits with all that follows from them; a model that is new gets its rotation."""
+        for quota in formset.save(commit=False):
+            if quota.pk is None:
+                Rotation.objects.begin(quota.model_name)
+            rows = Quota.objects.filter(project=quota.project_id, model_name=quota.model_name)
+            rows.set_limits(timezone.now(), **{name: getattr(quota, name) for name in SET_NAMES})
+        formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
+
+
+@admin.register(Quota)
+class QuotaAdmin(QuotaModelAdmin):
+    """Limits and use of all projects, for each model."""
+
+    list_display = ["model_name", "project_shown", "state", "used", *SET_NAMES, "told_by_google"]
+    list_editable = SET_NAMES
+    list_filter = ["model_name"]
+    list_select_related = ["project"]
+    search_fields = ["project__name", "model_name", "project__keys__name"]
+    ordering = ["model_name", "project"]
+    list_per_page = 50
+    fields = ["model_name", "project_shown", *SET_NAMES, "told_by_google", "used", "state"]
+    readonly_fields = ["model_name", "project_shown", "told_by_google", "used", "state"]
+    actions = ["forget_learned"]
+    told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
+        quotas = super().get_queryset(request).exclude(model_name__in=["", NO_MODEL])
+        return quotas.filter(project__keys__deleted_at=None).distinct().prefetch_related("project__keys")
+
+    @admin.display(description="project", ordering="project__name")
+    def project_shown(self, quota: Quota) -> str:
+        url = reverse("admin:proxy_project_change", args=[quota.project_id])
+        return format_html('<a href="{}">{}</a><br>{}', url, quota.project, keys_of(quota.project))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # they come with projects; a model that was not asked for yet is added there
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # to take limits away, they are emptied
+
+    def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
+        """Write limits with all that follows from them."""
+        limits = {name: form.cleaned_data[name] for name in form.changed_data}
+        Quota.objects.filter(pk=obj.pk).set_limits(timezone.now(), **limits)
+
+    @admin.action(description="Forget what Google told")
+    def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
+        quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        quotas.forget_learned(timezone.now())
+        self.message_user(request, f"Forgotten for {quotas.count()}. They are learned again.", messages.SUCCESS)

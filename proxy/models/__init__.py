@@ -1,0 +1,23 @@
+"""The pool and its ledgers as rows. No HTTP.
+
+Each module knows those before it: projects, exhaustion, quotas, keys, usage.
+"""
+
+from proxy.models.exhaustion import ExhaustionEvent
+from proxy.models.keys import ApiKey, KeyState, key_label
+from proxy.models.projects import Project
+from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use
+from proxy.models.usage import DailyUsage
+
+__all__ = [
+    "NO_MODEL",
+    "ApiKey",
+    "DailyUsage",
+    "ExhaustionEvent",
+    "KeyState",
+    "Project",
+    "Quota",
+    "Rotation",
+    "Use",
+    "key_label",
+]

@@ -1,0 +1,182 @@
+"""The members of the pool."""
+
+from datetime import datetime, timedelta
+from typing import Self
+
+from django.db import models, transaction
+from django.db.models import Q
+
+from proxy.masking import last_four
+from proxy.models.exhaustion import ExhaustionEvent
+from proxy.models.projects import CHUNK, Project
+from proxy.models.quotas import Quota
+from proxy.refusals import Fault
+
+# When a key that went bad is asked about, and how long the pauses get, which double each time.
+FIRST_CHECK_AFTER = timedelta(minutes=10)
+LONGEST_CHECK_PAUSE = timedelta(days=1)
+
+
+def key_label(key_id: int, name: str, secret: str | None) -> str:
+    """Return how pages and logs call a key: its name, or number, and the last four characters of its secret."""
+    return f"{name or f'key {key_id}'} {last_four(secret) if secret else '(deleted)'}"
+
+
+class KeyState(models.TextChoices):
+    """What can be said of a key as a whole; resting is said for each model."""
+
+    USABLE = "usable", "usable"
+    DISABLED = "disabled", "disabled"
+    BAD = "bad", "bad"
+    DELETED = "deleted", "deleted"
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    """Keys of the pool."""
+
+    def usable(self) -> Self:
+        """Keys that take part in the rotation: enabled, and nothing wrong with them."""
+        return self.filter(is_enabled=True, fault="", deleted_at=None)
+
+    def present(self) -> Self:
+        """Keys that were not deleted."""
+        return self.filter(deleted_at=None)
+
+    def bad(self) -> Self:
+        """Keys that Google does not take any more."""
+        return self.present().exclude(fault="")
+
+    def resting(self, moment: datetime) -> Self:
+        """Keys whose project is exhausted for at least one model."""
+        return self.filter(project__in=ExhaustionEvent.objects.in_force(moment).values("project"))
+
+    def enable(self, moment: datetime) -> int:
+        return self.change(moment, is_enabled=True)
+
+    def disable(self, moment: datetime) -> int:
+        return self.change(moment, is_enabled=False)
+
+    def mark_bad(self, fault: Fault, reason: str, moment: datetime) -> int:
+        """Take keys out of the rotation because Google says why; one that is bad already keeps its first reason."""
+        values = {"fault": fault, "fault_reason": reason[:300], "fault_since": moment}
+        return self.filter(fault="").change(moment, **values, next_check=moment + FIRST_CHECK_AFTER)
+
+    def put_off_check(self, moment: datetime) -> int:
+        """Say when bad keys are asked about again: when they have been bad for twice as long, at most a day later."""
+        put_off = 0
+        for key in self.exclude(fault_since=None):
+            since = key.fault_since or moment
+            pause = min(max(moment - since, FIRST_CHECK_AFTER), LONGEST_CHECK_PAUSE)
+            put_off += self.filter(pk=key.pk).update(next_check=moment + pause)
+        return put_off
+
+    def take_due_checks(self, moment: datetime, at_most: int = 100) -> list["ApiKey"]:
+        """Return bad keys to be asked about now, each to one caller only: its next time is later from now on."""
+        with transaction.atomic():
+            # Without a time: went bad before there were checks.
+            due = self.bad().filter(Q(next_check=None) | Q(next_check__lte=moment)).select_for_update()
+            keys = list(due.order_by("next_check")[:at_most])
+            ApiKey.objects.filter(id__in=[key.pk for key in keys]).put_off_check(moment)
+        return keys
+
+    def clear_fault(self, moment: datetime) -> int:
+        """Bring keys back that work again."""
+        return self.change(moment, fault="", fault_reason="", fault_since=None, next_check=None)
+
+    def revive(self, moment: datetime) -> int:
+        """Bring keys back: no fault, and no exhaustion in force of theirs, which is that of their projects."""
+        with transaction.atomic():
+            projects = list(self.values_list("project", flat=True))
+            ExhaustionEvent.objects.filter(project__in=projects).in_force(moment).update(until=moment)
+            Quota.objects.filter(project__in=projects).update(refusals_in_a_row=0)
+            return self.clear_fault(moment)
+
+    def forget(self, moment: datetime) -> int:
+        """Delete keys, as people say: the secret is gone for good, the history stays under the key's name."""
+        return self.change(moment, secret=None, deleted_at=moment)
+
+    def change(self, moment: datetime, **values: object) -> int:
+        """Write `values` to these keys, and what follows for their quotas; return how many keys there were."""
+        changed = 0
+        with transaction.atomic():
+            ids = list(self.values_list("id", flat=True))
+            for start in range(0, len(ids), CHUNK):
+                keys = ApiKey.objects.filter(id__in=ids[start : start + CHUNK])
+                changed += keys.update(**values)
+                Quota.objects.settle(keys.values_list("project", flat=True), moment)
+        return changed
+
+    def move_to(self, name: str, moment: datetime) -> int:
+        """Say that these keys belong to the project of this name (""; it is not known); return how many moved.
+
+        What is known of a project without a name goes with its key: it was the same project all the time.
+        """
+        with transaction.atomic():
+            Quota.objects.lock()  # before reading: others move keys, too
+            moved = list(self.exclude(project__name=name).select_related("project"))
+            for key in moved:
+                project = Project.objects.named(name)
+                if not key.project.name:
+                    ExhaustionEvent.objects.filter(project=key.project).update(project=project)
+                    Quota.objects.merge(key.project, project)
+                ApiKey.objects.filter(pk=key.pk).update(project=project)
+                Quota.objects.filter(project__in=[key.project_id, project.pk]).recount()
+                Quota.objects.settle([key.project_id, project.pk], moment)
+            Project.objects.filter(id__in=[key.project_id for key in moved]).drop_empty()
+        return len(moved)
+
+
+class ApiKey(models.Model):
+    """A member of the pool: one Gemini API key, and the Google project it belongs to."""
+
+    name = models.CharField(max_length=100, blank=True, help_text="How people call this key. May stay empty.")
+    secret = models.CharField(
+        max_length=300,
+        unique=True,
+        null=True,
+        editable=False,
+        help_text="The key itself, as Google AI Studio shows it. It cannot be read again later.",
+    )
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="keys")
+    is_enabled = models.BooleanField("enabled", default=True, help_text="Only enabled keys are in the rotation.")
+    fault = models.CharField(max_length=20, blank=True, editable=False, choices=[(f.value, f.value) for f in Fault])
+    fault_reason = models.CharField(max_length=300, blank=True, editable=False)
+    fault_since = models.DateTimeField(null=True, editable=False)
+    next_check = models.DateTimeField(null=True, editable=False, help_text="When a bad key is asked about again.")
+    last_used = models.DateTimeField(null=True, editable=False, help_text="To the minute.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(deleted_at=None, secret__isnull=False) | Q(deleted_at__isnull=False, secret=None),
+                name="a_deleted_key_has_no_secret",
+            ),
+        ]
+        indexes = [models.Index(fields=["next_check"], condition=~Q(fault=""), name="key_checks")]
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def masked(self) -> str:
+        """The last four characters of the secret; "deleted" when there is none any more."""
+        return last_four(self.secret) if self.secret else "deleted"
+
+    @property
+    def label(self) -> str:
+        """How pages and logs call the key: name (or number) and last four characters."""
+        return key_label(self.pk, self.name, self.secret)
+
+    @property
+    def state(self) -> KeyState:
+        if self.deleted_at:
+            return KeyState.DELETED
+        if self.fault:
+            return KeyState.BAD
+        return KeyState.USABLE if self.is_enabled else KeyState.DISABLED

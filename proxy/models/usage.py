@@ -1,0 +1,36 @@
+"""What keys did, day by day: the long memory."""
+
+from django.db import models
+
+from proxy.models.keys import ApiKey
+
+
+class DailyUsage(models.Model):
+    """What a key did for a model on a quota day. Only `ledger.py` adds to it.
+
+    answers: everything but a 429 (as in key_usage.txt); errors: those answers with a status of 400 and more.
+    """
+
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage")
+    model_name = models.CharField(max_length=200, blank=True)
+    day = models.DateField(help_text="The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise.")
+    answers = models.PositiveBigIntegerField(default=0)
+    imported_answers = models.PositiveBigIntegerField(
+        default=0, editable=False, help_text="How many of the answers came from a key_usage.txt."
+    )
+    errors = models.PositiveBigIntegerField(default=0)
+    refusals = models.PositiveBigIntegerField(default=0)
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0)
+    cached_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "daily usage"
+        constraints = [
+            models.UniqueConstraint(fields=["key", "model_name", "day"], name="one_row_for_key_model_day"),
+        ]
+        indexes = [models.Index(fields=["day", "model_name"], name="usage_by_day")]
+
+    def __str__(self) -> str:
+        return f"{self.key}, {self.model_name or 'no model'}, {self.day}: {self.answers}"

@@ -1,0 +1,77 @@
+"""Limits and waiting through gunicorn and gevent: two workers share what is left, clients leave while they wait."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests import gemini_errors as errors
+from tests.conftest import FLASH, fake_secret
+from tests.fake_gemini import FakeGemini, Reply
+from tests.service import SECRETS, Service, eventually, running
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def own_service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
+    with running(tmp_path, gemini, secrets=SECRETS[:1]) as service:
+        yield service
+
+
+def back_in(seconds: float) -> Reply:
+    return errors.quota_exceeded(FLASH, errors.Violation(errors.PER_MINUTE, 100), delay_seconds=seconds)
+
+
+def test_two_workers_pass_no_limit_and_learn_it_with_one_refusal_for_each_project(
+    tmp_path: Path, gemini: FakeGemini
+) -> None:
+    gemini.limit(per_minute=6)
+    with running(tmp_path, gemini) as service, ThreadPoolExecutor(60) as threads:
+        headers = {"x-goog-api-key": service.token, "x-server-timeout": "10"}
+        asked = [threads.submit(service.ask, headers=headers) for _ in range(60)]
+        statuses = Counter(asking.result().status_code for asking in asked)
+
+    assert statuses == {200: 30, 503: 30}
+    refused = Counter(decision.project for decision in gemini.decisions if not decision.is_accepted)
+    assert max(refused.values()) == 1
+
+
+def test_a_request_waits_for_its_key(own_service: Service, gemini: FakeGemini) -> None:
+    gemini.script("*", back_in(1.0))
+
+    answer = own_service.ask()
+
+    assert answer.status_code == 200
+    assert answer.headers["X-Keys-Tried"] == "2"
+    assert 0.8 < float(answer.headers["X-Waited-Seconds"]) < 10
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_asked_for(own_service: Service, gemini: FakeGemini) -> None:
+    gemini.script("*", back_in(2.0))
+    with own_service.connect() as connection:
+        connection.sendall(own_service.head("Content-Length: 2") + b"{}")
+        assert gemini.wait_for(lambda: gemini.seen)
+
+    assert not gemini.wait_for(lambda: len(gemini.seen) > 1, 3.0)
+    assert own_service.ask().status_code == 200
+    assert len(gemini.seen) == 2
+
+
+def test_a_key_that_another_process_adds_serves_those_who_wait(own_service: Service, gemini: FakeGemini) -> None:
+    gemini.script("*", back_in(18.0))
+    more = own_service.folder / "more.txt"
+    more.write_text(fake_secret("more"))
+
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(own_service.ask)
+        assert gemini.wait_for(lambda: gemini.seen)
+        own_service.manage("importkeys", str(more))
+        assert eventually(asking.done, 10)
+        answer = asking.result()
+
+    assert answer.status_code == 200
+    assert gemini.secrets_seen == [SECRETS[0], fake_secret("more")]
+    assert float(answer.headers["X-Waited-Seconds"]) < 15
