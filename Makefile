@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format bench goodput clean
 
 help:
-	@echo "make run    serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
-	@echo "make test   run the whole test suite"
-	@echo "make lint   check style and types"
-	@echo "make bench  measure speed and memory, beside nginx and the obvious stack"
+	@echo "make run      serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
+	@echo "make test     run the whole test suite"
+	@echo "make lint     check style and types"
+	@echo "make bench    measure speed and memory, beside nginx and the obvious stack"
+	@echo "make goodput  count answers against what limits allow (three minutes)"
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve
@@ -27,6 +28,9 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m bench
+
+goodput: .venv/installed-dev
+	$(BIN)/python -m bench.goodput
 
 clean:
 	rm -rf .venv

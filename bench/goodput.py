@@ -1,0 +1,87 @@
+"""How near the product comes to what is possible: three real minutes against a fake upstream with real limits.
+
+At first the product knows no limit. Then it is told all of them, and the second phase follows with the same pool, and
+with what is still in its windows. Exits with 1 when a demand is missed.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
+
+from bench.goodput_figures import Phase, figures_of
+from bench.goodput_load import ask_all, plan
+from bench.goodput_pool import projects
+from bench.goodput_table import table
+from bench.processes import ROOT, free_port, running, settings_for
+from proxy.quota import next_reset
+from tests.fake_gemini import FakeGemini
+
+PHASE_SECONDS = 90.0
+FIRST_BYTE_SECONDS = 0.3
+_LONGEST_RUN_SECONDS = 300
+_PACIFIC = ZoneInfo("America/Los_Angeles")
+
+
+def main() -> None:
+    """Print the table, and say by the exit status whether all demands are met."""
+    _let_midnight_pass()
+    text, is_good = table(*map(figures_of, run((1, 2))))
+    print(text)
+    sys.exit(not is_good)
+
+
+def run(seeds: tuple[int, int]) -> list[Phase]:
+    """Run a phase for each seed, one after the other with the same pool, and return what they showed."""
+    with TemporaryDirectory() as folder, _upstream() as gemini:
+        port = free_port()
+        env = settings_for(Path(folder), upstream_port=gemini.port, port=port)
+        _change_pool("fill", env)
+        with running([sys.executable, "manage.py", "serve"], port=port, log=Path(folder) / "output.log", env=env):
+            unknown = _phase("limits unknown", seeds[0], gemini, port)
+            _change_pool("tell", env)
+            return [unknown, _phase("limits known", seeds[1], gemini, port)]
+
+
+def _phase(name: str, seed: int, gemini: FakeGemini, port: int) -> Phase:
+    requests = plan(PHASE_SECONDS, seed)
+    print(f"{name}: {len(requests):,} requests in {PHASE_SECONDS:.0f} s", file=sys.stderr)
+    past = list(gemini.decisions)
+    outcomes = asyncio.run(ask_all(requests, port))
+    return Phase(outcomes, past, gemini.decisions[len(past) :])
+
+
+def _change_pool(how: str, env: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-m", "bench.goodput_pool", how], cwd=ROOT, env=env, check=True)
+
+
+def _let_midnight_pass() -> None:
+    """Begin after the Pacific midnight when it is near: it would give all days back in the middle of a phase."""
+    now = datetime.now(UTC)
+    seconds = (next_reset(now, _PACIFIC) - now).total_seconds()
+    if seconds < _LONGEST_RUN_SECONDS:
+        print(f"waiting {seconds:.0f} s for Pacific midnight", file=sys.stderr)
+        time.sleep(seconds + 1)
+
+
+@contextmanager
+def _upstream() -> Iterator[FakeGemini]:
+    """Run a fake Gemini that knows the keys and enforces the limits of all projects."""
+    with FakeGemini() as gemini:
+        gemini.first_byte_seconds = FIRST_BYTE_SECONDS
+        for project in projects():
+            for secret in project.secrets:
+                gemini.know(secret, project.name)
+            for model, limit in project.limits.items():
+                gemini.limit(project=project.name, model=model, **limit._asdict())
+        yield gemini
+
+
+if __name__ == "__main__":
+    main()
