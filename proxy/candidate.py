@@ -28,12 +28,11 @@ def _may_be_limit(number: int) -> bool:
 
 
 class Key(NamedTuple):
-    """A usable key of a project. was_idle: it was not used within the last minute, as far as was noted."""
+    """A usable key of a project."""
 
     id: int
     name: str
     secret: str
-    was_idle: bool
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ from proxy.claiming import Claiming
 from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.clock import ClockWatch
 from proxy.entries import AskedFor, Booking, Entry
-from proxy.models import Quota
+from proxy.models import lock_quotas
 from proxy.posting import (
     add_usage,
     learn_project,
@@ -285,7 +285,7 @@ class Ledger:
 
     def _write(self, entries: list[Entry], cursor: CursorWrapper) -> dict[Entry, Exception]:
         """Write bookings, then claims; return the wishes that cannot be granted, with the reason."""
-        Quota.objects.lock()
+        lock_quotas()
         if self._clock.was_set():
             after_clock_was_set(cursor, datetime.now(UTC))
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)

@@ -4,7 +4,7 @@ The SQL is written by hand, once for SQLite and PostgreSQL: the ORM took a third
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from django.db.backends.utils import CursorWrapper
@@ -17,7 +17,7 @@ from proxy.windows import TENTH, adapt, add, expire, now_ns, opening
 
 _DUE_AT_ONCE = 100
 _A_MOMENT = SECOND // 20
-_A_MINUTE = timedelta(minutes=1)
+_A_MINUTE = 60 * SECOND
 
 _QUOTA, _KEY, _USAGE = Quota._meta.db_table, ApiKey._meta.db_table, DailyUsage._meta.db_table
 _ROTATION = Rotation._meta.db_table
@@ -34,7 +34,7 @@ _OPEN = (
     f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open ORDER BY room DESC, last_used LIMIT %s OFFSET %s"
 )
 _KEYS = (
-    f"SELECT project_id, id, name, secret, COALESCE(last_used < %%s, TRUE) FROM {_KEY} WHERE project_id IN (%s) "
+    f"SELECT project_id, id, name, secret FROM {_KEY} WHERE project_id IN (%s) "
     "AND is_enabled AND fault = '' AND deleted_at IS NULL ORDER BY id"
 )
 _ANSWERS_OF_DAY = (
@@ -52,10 +52,15 @@ _CLOSE = f"UPDATE {_QUOTA} SET is_open = FALSE, opens_at = %s WHERE id = %s"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a process got. turn: the last place in the order of rotation; expired: the tenth that left windows."""
+    """How far a process got.
+
+    turn: the last place in the order of rotation; expired: the tenth that left windows; noted: when it was last written
+    of each key that it was used, by the clock of `Use`.
+    """
 
     turn: int = 0
     expired: int = 0
+    noted: dict[int, int] = field(default_factory=dict)
 
 
 class FoundRotation:
@@ -106,8 +111,7 @@ class FoundRotation:
         self._seen += len(by_project)
         self.are_all_seen = len(by_project) < count
         if by_project:
-            parameters = [adapt(self._cursor, self.moment - _A_MINUTE), *by_project]
-            self._cursor.execute(_KEYS % ", ".join(["%s"] * len(by_project)), parameters)
+            self._cursor.execute(_KEYS % ", ".join(["%s"] * len(by_project)), list(by_project))
             for project_id, *key in self._cursor.fetchall():
                 by_project[project_id].keys.append(Key(*key))
         return list(by_project.values())
@@ -140,7 +144,8 @@ class FoundRotation:
             use[0] += 1
             use[1] += tokens
         self._taken[quota.id] = quota
-        if key.was_idle:
+        if abs(self.now - self._progress.noted.get(key.id, 0)) > _A_MINUTE:
+            self._progress.noted[key.id] = self.now
             self._keys_taken.add(key.id)
 
     def close(self, quota: Candidate) -> None:

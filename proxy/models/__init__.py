@@ -6,7 +6,7 @@ Each module knows those before it: projects, exhaustion, quotas, keys, usage.
 from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.keys import ApiKey, KeyState, key_label
 from proxy.models.projects import Project
-from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use
+from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
 from proxy.models.usage import DailyUsage
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "Rotation",
     "Use",
     "key_label",
+    "lock_quotas",
 ]

@@ -9,7 +9,7 @@ from django.db.models import Q
 from proxy.masking import last_four
 from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.projects import CHUNK, Project
-from proxy.models.quotas import Quota
+from proxy.models.quotas import Quota, lock_quotas
 from proxy.refusals import Fault
 
 # When a key that went bad is asked about, and how long the pauses get, which double each time.
@@ -112,7 +112,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         What is known of a project without a name goes with its key: it was the same project all the time.
         """
         with transaction.atomic():
-            Quota.objects.lock()  # before reading: others move keys, too
+            lock_quotas()  # before reading: others move keys, too
             moved = list(self.exclude(project__name=name).select_related("project"))
             for key in moved:
                 project = Project.objects.named(name)

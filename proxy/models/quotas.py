@@ -23,6 +23,13 @@ UNLIMITED = 2**40
 _MOST_ROTATIONS = 100
 
 
+def lock_quotas() -> None:
+    """Have all quotas to oneself until the transaction ends. On SQLite, BEGIN IMMEDIATE has done that already."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
+
+
 class RotationQuerySet(models.QuerySet["Rotation"]):
     """Rotations of models."""
 
@@ -102,12 +109,6 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         """Those of models; the others stand for calls that spend no quota, and for models without a rotation."""
         return self.exclude(model_name__in=["", NO_MODEL])
 
-    def lock(self) -> None:
-        """Have all quotas to oneself until the transaction ends. On SQLite, BEGIN IMMEDIATE has done that already."""
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
-
     def set_limits(self, moment: datetime, **limits: int | None) -> None:
         """Write limits, by the names of their fields, and what follows from them.
 
@@ -153,7 +154,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         ids = sorted(set(projects))
         for start in range(0, len(ids), CHUNK):
             with transaction.atomic():
-                self.lock()
+                lock_quotas()
                 self._settle(ids[start : start + CHUNK], names, moment)
 
     def _settle(self, projects: list[int], names: list[str], moment: datetime) -> None:
