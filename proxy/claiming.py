@@ -16,7 +16,7 @@ from proxy.rotation import FoundRotation
 
 # After so many waves of overload in a row, one request at a time goes to see whether it is over.
 _WAVES_BEFORE_PROBING = 3
-_SPARE = 4  # quotas looked at beyond the number of wishes: some are short of tokens, or being probed
+_SPARE = 1  # quotas looked at beyond the number of wishes: some are short of tokens, or being probed
 
 
 def pause_ns(overloads: int) -> int:

@@ -2,7 +2,6 @@
 minute is measured by one that nobody can set, so that no step of the clock makes a window longer or shorter."""
 
 import time
-from datetime import UTC, datetime
 
 SECOND = 1_000_000_000  # nanoseconds
 _SINCE_START = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux's goes on while the machine sleeps
@@ -21,10 +20,6 @@ class ClockWatch:
 
     def was_set(self) -> bool:
         """Tell whether the clock was set by more than a second since the last call; the first call cannot know."""
-        offset_ns = _nanoseconds_of(datetime.now(UTC)) - elapsed_ns()
+        offset_ns = time.time_ns() - elapsed_ns()
         before, self._offset_ns = self._offset_ns, offset_ns
         return before is None or abs(offset_ns - before) > SECOND
-
-
-def _nanoseconds_of(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000) * 1_000

@@ -12,12 +12,16 @@ from proxy.claims import Claim, Overloaded, PoolExhausted, Wish
 
 
 class Entry:
-    """Something in the queue; it is settled when it is committed, or has failed with `error`."""
+    """Something in the queue; it is settled when it is committed, or has failed with `error`.
 
-    __slots__ = ("_done", "error", "is_settled")
+    is_urgent: somebody waits for it, or may decide by what it says; the rest can be written a moment later.
+    """
+
+    __slots__ = ("_done", "error", "is_settled", "is_urgent")
 
     def __init__(self, *, is_awaited: bool = True) -> None:
         self._done = threading.Event() if is_awaited else None
+        self.is_urgent = True
         self.is_settled = False
         self.error: Exception | None = None
 

@@ -57,6 +57,8 @@ logger = logging.getLogger(__name__)
 OVERLOADED = 503  # 500 and 504 may be about the request
 _LARGEST_BATCH = 256
 _TRY_AGAIN_SECONDS = 0.5
+# What is not urgent is written with what comes next, or so much later: a lone client's next claim is not kept by it.
+_LATER_SECONDS = 0.005
 
 
 class LedgerUnavailable(Exception):
@@ -172,7 +174,9 @@ class Ledger:
             is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
             more = tokens.prompt - claim.tokens
             note = partial(correct, quota_id=claim.quota_id, tenth=claim.tenth, tokens=more) if is_off else None
-            self._put(Booking(claim, datetime.now(UTC), note, **counts))
+            booking = Booking(claim, datetime.now(UTC), note, **counts)
+            booking.is_urgent = False
+            self._put(booking)
 
     def close(self, timeout_seconds: float = 10) -> None:
         """Write what is still in the queue and stop the writer; the next use starts another."""
@@ -194,14 +198,7 @@ class Ledger:
         """Commit batch after batch until told to stop."""
         is_last = False
         while not is_last:
-            batch: list[Entry | None] = []
-            try:
-                batch.append(self._queue.get(timeout=self._patience()))
-                time.sleep(0)  # under gevent: whoever is ready joins this batch
-                while len(batch) < _LARGEST_BATCH:
-                    batch.append(self._queue.get_nowait())
-            except queue.Empty:
-                pass
+            batch = self._next_batch()
             is_last = None in batch
             entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch))], []
             if entries:
@@ -212,6 +209,19 @@ class Ledger:
             entries, self._unsaved = self._unsaved, []
             self._commit(entries)
         connection.close()
+
+    def _next_batch(self) -> list[Entry | None]:
+        """Return what has come together; None in it: nothing comes any more."""
+        batch: list[Entry | None] = []
+        with suppress(queue.Empty):
+            batch.append(self._queue.get(timeout=self._patience()))
+            write_at = time.monotonic() + _LATER_SECONDS
+            while (entry := batch[-1]) and not entry.is_urgent and len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get(timeout=max(0.0, write_at - time.monotonic())))
+            time.sleep(0)  # under gevent: whoever is ready joins this batch
+            while len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get_nowait())
+        return batch
 
     def _patience(self) -> float | None:
         """Return for how long to wait for new entries, in seconds; None: for ever."""
@@ -260,32 +270,44 @@ class Ledger:
 
     def _settle(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
         """Wake those whose entries are done; wishes that a key comes back for in time stand in line instead."""
-        lines: dict[str, tuple[list[AskedFor], list[AskedFor]]] = {}  # those that stood in it before, and newcomers
-        opens_at: dict[str, float] = {}
-        moment, now = datetime.now(UTC), time.monotonic()
-        for entry in entries:
+        for entry in self._line_up(entries, failed):
             error = failed.get(entry)
-            if isinstance(entry, AskedFor) and isinstance(error, PoolExhausted) and entry.can_wait_for(error, moment):
-                name = entry.wish.rotation_name
-                line, newcomers = lines.setdefault(name, ([], []))
-                if entry.has_waited or len(self._waiting) + len(line) + len(newcomers) < self.most_waiting:
-                    (line if entry.has_waited else newcomers).append(entry)
-                    entry.begin_to_wait()
-                    seconds = (cast("datetime", error.opens_at) - moment).total_seconds()
-                    opens_at[name] = min(now + seconds, opens_at.get(name, math.inf))
-                    continue
             if isinstance(entry, AskedFor) and error:
                 entry.claim = None  # if it had one, that was not written
             entry.settle(error)
             if isinstance(entry, AskedFor) and entry.is_abandoned and entry.claim:
                 self.give_back(entry.claim)
+
+    def _line_up(self, entries: list[Entry], failed: dict[Entry, Exception]) -> list[Entry]:
+        """Let wishes stand in line that a key comes back for in time; return all that do not."""
+        others: list[Entry] = []
+        lines: dict[str, tuple[list[AskedFor], list[AskedFor]]] = {}  # those that stood in it before, and newcomers
+        opens_at: dict[str, float] = {}
+        moment, now = datetime.now(UTC), time.monotonic()
+        count = len(self._waiting)
+        for entry in entries:
+            error = failed.get(entry)
+            if not (
+                isinstance(entry, AskedFor)
+                and isinstance(error, PoolExhausted)
+                and entry.can_wait_for(error, moment)
+                and (entry.has_waited or count < self.most_waiting)
+            ):
+                others.append(entry)
+                continue
+            name = entry.wish.rotation_name
+            lines.setdefault(name, ([], []))[0 if entry.has_waited else 1].append(entry)
+            count += 1
+            entry.begin_to_wait()
+            seconds = (cast("datetime", error.opens_at) - moment).total_seconds()
+            opens_at[name] = min(now + seconds, opens_at.get(name, math.inf))
         for name, (line, newcomers) in lines.items():
-            if line or newcomers:
-                self._waiting.wait(name, line, opens_at[name], now, newcomers)
+            self._waiting.wait(name, line, opens_at[name], now, newcomers)
+        return others
 
     def _write(self, entries: list[Entry], cursor: CursorWrapper) -> dict[Entry, Exception]:
         """Write bookings, then claims; return the wishes that cannot be granted, with the reason."""
-        lock_quotas()
+        lock_quotas(cursor)
         if self._clock.was_set():
             after_clock_was_set(cursor, datetime.now(UTC))
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)

@@ -128,7 +128,11 @@ _COUNTERS = tuple(
     field.name for field in DailyUsage._meta.concrete_fields if field.name not in ("id", "key", "model_name", "day")
 )
 _ADD_USAGE = (
-    f"INSERT INTO {_USAGE} (key_id, model_name, day, {', '.join(_COUNTERS)}) "
+    f"UPDATE {_USAGE} SET {', '.join(f'{name} = {name} + %s' for name in _COUNTERS)} "
+    "WHERE key_id = %s AND model_name = %s AND day = %s"
+)
+_BEGIN_USAGE = (
+    f"INSERT INTO {_USAGE} ({', '.join(_COUNTERS)}, key_id, model_name, day) "
     f"VALUES ({', '.join(['%s'] * (3 + len(_COUNTERS)))}) ON CONFLICT (key_id, model_name, day) "
     f"DO UPDATE SET {', '.join(f'{name} = {_USAGE}.{name} + excluded.{name}' for name in _COUNTERS)}"
 )
@@ -136,9 +140,14 @@ _ADD_USAGE = (
 
 def add_usage(cursor: CursorWrapper, counts: Mapping[tuple[int, str, date], Mapping[str, int]]) -> None:
     """Add counts to rows of DailyUsage, given by key, model and day; rows that are missing are made."""
-    rows: list[tuple[int | str, ...]] = [
-        (key_id, model_name, day.isoformat(), *(numbers.get(name, 0) for name in _COUNTERS))
-        # In a fixed order, so that two nodes on PostgreSQL never wait for each other in a circle.
-        for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0])
-    ]
-    cursor.executemany(_ADD_USAGE, rows)
+    # In a fixed order, so that nobody who adds to the same rows on PostgreSQL waits in a circle.
+    for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0]):
+        row: tuple[int | str, ...] = (
+            *(numbers.get(name, 0) for name in _COUNTERS),
+            key_id,
+            model_name,
+            day.isoformat(),
+        )
+        cursor.execute(_ADD_USAGE, row)
+        if not cursor.rowcount:  # an INSERT each time would write SQLite's table of sequences as well
+            cursor.execute(_BEGIN_USAGE, row)

@@ -21,7 +21,11 @@ _A_MINUTE = 60 * SECOND
 
 _QUOTA, _KEY, _USAGE = Quota._meta.db_table, ApiKey._meta.db_table, DailyUsage._meta.db_table
 _ROTATION = Rotation._meta.db_table
-_FIND = f"SELECT is_known, counts_as, overloads, backs_off_until FROM {_ROTATION} WHERE model_name = %s"
+_FIND = (
+    f"SELECT is_known, counts_as, overloads, backs_off_until, EXISTS (SELECT 1 FROM {_QUOTA} quota "
+    f"WHERE quota.model_name = CASE counts_as WHEN '' THEN {_ROTATION}.model_name ELSE counts_as END "
+    f"AND NOT is_open AND opens_at <= %s) FROM {_ROTATION} WHERE model_name = %s"
+)
 _BACK_OFF = f"UPDATE {_ROTATION} SET backs_off_until = %s WHERE model_name = %s"
 _DUE = (
     f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND NOT is_open AND opens_at <= %s "
@@ -30,8 +34,10 @@ _DUE = (
 _JUDGE = (
     f"UPDATE {_QUOTA} SET is_open = %s, opens_at = %s, day = %s, day_requests = %s, rests_until = NULL WHERE id = %s"
 )
+# SQLite prepares a statement anew each time that its bound LIMIT may be another: three times the cost of the rest.
 _OPEN = (
-    f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open ORDER BY room DESC, last_used LIMIT %s OFFSET %s"
+    f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open ORDER BY room DESC, last_used "
+    "LIMIT (SELECT %s) OFFSET (SELECT %s)"
 )
 _KEYS = (
     f"SELECT project_id, id, name, secret FROM {_KEY} WHERE project_id IN (%s) "
@@ -86,10 +92,11 @@ class FoundRotation:
         self._spent: dict[int, Candidate] = {}
         self._keys_taken: set[int] = set()
         self._uses: dict[int, list[int]] = {}
-        self._find()
+        are_some_due = self._find()
         self.has_windows = self.name not in ("", NO_MODEL)
         self._let_uses_leave()
-        self._open_what_is_due()
+        if are_some_due:
+            self._open_what_is_due()
 
     @property
     def tenth(self) -> int:
@@ -177,11 +184,12 @@ class FoundRotation:
         closed = Quota.objects.filter(model_name=self.name, is_open=False, opens_at__isnull=False)
         return closed.order_by("opens_at").values_list("opens_at", flat=True).first()
 
-    def _find(self) -> None:
-        model_name = self.name
-        self._cursor.execute(_FIND, [model_name])
+    def _find(self) -> bool:
+        """Find the rotation; return whether closed quotas of it may be due."""
+        model_name, are_some_due = self.name, True
+        self._cursor.execute(_FIND, [adapt(self._cursor, self.moment), model_name])
         if row := self._cursor.fetchone():
-            is_known, counts_as, self.overloads, self.backs_off_until = row
+            is_known, counts_as, self.overloads, self.backs_off_until, are_some_due = row
             self.is_new = not is_known
             self.name = counts_as or model_name
         elif model_name == NO_MODEL:
@@ -190,6 +198,7 @@ class FoundRotation:
             self.is_new = True
         else:
             self.name = ""
+        return are_some_due
 
     def _let_uses_leave(self) -> None:
         tenth = self.now // TENTH

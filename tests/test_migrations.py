@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from tests.conftest import FLASH, fake_secret
 
 PRO = "gemini-2.5-pro"
@@ -210,3 +210,12 @@ def test_a_pool_without_keys_comes_along(empty_database: None) -> None:
     assert not Project.objects.exists()
     assert not Quota.objects.exists()
     assert not Rotation.objects.exists()
+
+
+def test_what_was_used_in_the_last_minute_still_counts(empty_database: None) -> None:
+    before = migrate("0008_key_checks")
+    project = before.get_model("proxy", "Project").objects.create(name="p1")
+    quota = before.get_model("proxy", "Quota").objects.create(project=project, model_name=FLASH)
+    before.get_model("proxy", "Use").objects.create(quota=quota, tenth=17, requests=3, tokens=40)
+    migrate()
+    assert list(Use.objects.values_list("quota", "tenth", "requests", "tokens")) == [(quota.pk, 17, 3, 40)]

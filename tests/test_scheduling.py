@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.claims import Claim, PoolExhausted
@@ -41,6 +41,8 @@ class GoogleProject:
     refused: Counter[str] = field(default_factory=Counter)
     rests_until: float = 0.0
     day_ends: datetime = LONG_AGO  # when the day does that was spent, also when the clock is set back
+    unbooked: set[int] = field(default_factory=set)  # those accepted that no answer was booked for
+    doubtful: set[int] = field(default_factory=set)  # of these, those of a day that may have come again
 
     def violations(self, clocks: Clocks, tokens: int, slack: float = 0.0) -> dict[Window, float]:
         """Return which limits one more request would pass, and in how many seconds it would not."""
@@ -54,7 +56,8 @@ class GoogleProject:
             if minute and spent + tokens > most:
                 found[Window.TOKENS] = minute[-1][0] + 60 - now
         if (most := self.limits.requests_per_day) is not None:
-            today = sum(day == wall.date() for _, _, day in self.accepted)
+            sure = (day for number, (_, _, day) in enumerate(self.accepted) if slack or number not in self.doubtful)
+            today = sum(day == wall.date() for day in sure)
             if today >= most:
                 found[Window.DAY] = (_next_midnight(wall) - wall.astimezone(UTC)).total_seconds()
         return found
@@ -99,9 +102,15 @@ class Simulation:
         self.clocks.go_on(seconds)
 
     def set_wall(self, seconds: float) -> None:
-        """Set the wall clock; a rest that was to end soon may then last as long as it did at first, and no longer."""
+        """Set the wall clock; a rest that was to end soon may then last as long as it did at first, and no longer.
+
+        What was never booked of a day is forgotten when that day is over, and may or may not count if it comes again.
+        """
+        day = datetime.now(UTC).astimezone(PACIFIC).date()
         self.clocks.set_wall(seconds)
         for project in self.google.values():
+            if datetime.now(UTC).astimezone(PACIFIC).date() < day:
+                project.doubtful |= project.unbooked
             if project.rests_until and seconds < 0:
                 project.rests_until = self.clocks.elapsed_ns / 1e9 + 60
 
@@ -121,6 +130,7 @@ class Simulation:
             assert not project.is_known, f"went past a known limit: {violations}"
             self.refuse(ledger, claim, project, violations)
         elif fate == "lost":  # the process is killed, or the answer never comes: Google has counted it
+            project.unbooked.add(len(project.accepted))
             project.accept(self.clocks, tokens)
         else:
             project.accept(self.clocks, tokens)
@@ -186,10 +196,16 @@ EVENTS = st.lists(
     min_size=10,
     max_size=60,
 )
+OVER_MIDNIGHT = [("ask", 0, 1, "answered"), ("set_wall", -7_200.0), ("ask", 0, 1, "answered")]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(beginning=st.sampled_from(BEGINNINGS), projects=PROJECTS, events=EVENTS)
+@example(  # a spent day that comes back, since the clock is set back over midnight
+    beginning=BEGINNINGS[-1],
+    projects=[(Limits(requests_per_day=4), False)],
+    events=[*[("ask", 0, 1, "answered")] * 5, ("go_on", 3_600.0), *OVER_MIDNIGHT],
+)
 def test_no_known_limit_is_passed_and_no_key_rests_that_may_be_used(
     transactional_db: None, beginning: datetime, projects: list[tuple[Limits, bool]], events: list[tuple[Any, ...]]
 ) -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timezone import localtime
 
-from proxy.models import NO_MODEL, Project, Quota, Rotation
+from proxy.models import Project, Quota, Rotation
 from proxy.models.quotas import SET_NAMES
 from proxy.reports import today
 
@@ -95,8 +95,7 @@ class QuotaInline(QuotaTabularInline):
     told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
-        quotas = super().get_queryset(request).exclude(model_name__in=["", NO_MODEL])
-        return quotas.order_by("model_name")
+        return super().get_queryset(request).filter(pk__in=Quota.objects.of_models()).order_by("model_name")
 
 
 @admin.register(Project)
@@ -156,7 +155,7 @@ class QuotaAdmin(QuotaModelAdmin):
     told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
-        quotas = super().get_queryset(request).exclude(model_name__in=["", NO_MODEL])
+        quotas = super().get_queryset(request).filter(pk__in=Quota.objects.of_models())
         return quotas.filter(project__keys__deleted_at=None).distinct().prefetch_related("project__keys")
 
     @admin.display(description="project", ordering="project__name")

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from proxy.models.projects import Project
 from proxy.refusals import Refusal, Window
@@ -41,6 +41,11 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
         projects = list(to_come.values_list("project", flat=True))
         to_come.update(since=moment, until=moment)
         return projects
+
+    def overlooked(self, moment: datetime) -> list[int]:
+        """Return the projects that are not resting at `moment`, though they should: their day, once over, is back."""
+        not_resting = Q(project__quotas__model_name=F("model_name"), project__quotas__rests_until=None)
+        return list(self.in_force(moment).filter(not_resting, until__isnull=False).values_list("project", flat=True))
 
 
 WINDOWS = [

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Self
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Q
 
 from proxy.masking import last_four
@@ -111,8 +111,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
         What is known of a project without a name goes with its key: it was the same project all the time.
         """
-        with transaction.atomic():
-            lock_quotas()  # before reading: others move keys, too
+        with transaction.atomic(), connection.cursor() as cursor:
+            lock_quotas(cursor)  # before reading: others move keys, too
             moved = list(self.exclude(project__name=name).select_related("project"))
             for key in moved:
                 project = Project.objects.named(name)

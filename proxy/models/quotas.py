@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Self
 
 from django.db import connection, models, transaction
+from django.db.backends.utils import CursorWrapper
 from django.db.models import BigIntegerField, Case, F, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Least, NullIf
 
@@ -23,11 +24,10 @@ UNLIMITED = 2**40
 _MOST_ROTATIONS = 100
 
 
-def lock_quotas() -> None:
+def lock_quotas(cursor: CursorWrapper) -> None:
     """Have all quotas to oneself until the transaction ends. On SQLite, BEGIN IMMEDIATE has done that already."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
+    if cursor.db.vendor == "postgresql":
+        cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
 
 
 class RotationQuerySet(models.QuerySet["Rotation"]):
@@ -153,8 +153,8 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         names = ["", *Rotation.objects.values_list("model_name", flat=True)] if model_name is None else [model_name]
         ids = sorted(set(projects))
         for start in range(0, len(ids), CHUNK):
-            with transaction.atomic():
-                lock_quotas()
+            with transaction.atomic(), connection.cursor() as cursor:
+                lock_quotas(cursor)
                 self._settle(ids[start : start + CHUNK], names, moment)
 
     def _settle(self, projects: list[int], names: list[str], moment: datetime) -> None:
@@ -286,13 +286,14 @@ class Use(models.Model):
     together. tokens: of the input, estimated until the answers tell.
     """
 
+    pk = models.CompositePrimaryKey("quota_id", "tenth")  # no id: each claim writes a row, each index is a page more
     quota = models.ForeignKey(Quota, on_delete=models.CASCADE, related_name="uses", db_index=False)
-    tenth = models.BigIntegerField(db_index=True)
+    tenth = models.BigIntegerField()
     requests = models.IntegerField()
     tokens = models.BigIntegerField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["quota", "tenth"], name="one_use_of_quota_and_tenth")]
+        indexes = [models.Index(fields=["tenth"], name="use_by_tenth")]
 
     def __str__(self) -> str:
         return f"{self.quota_id} at {self.tenth}: {self.requests}"
