@@ -65,7 +65,7 @@ class GoogleProject:
     def accept(self, clocks: Clocks, tokens: int) -> None:
         wall = datetime.now(UTC).astimezone(PACIFIC)
         self.accepted.append((clocks.elapsed_ns / 1e9, tokens, wall.date()))
-        if Window.DAY in self.violations(clocks, tokens):
+        if Window.DAY in self.violations(clocks, tokens, SLACK):
             self.day_ends = max(self.day_ends, _next_midnight(wall))
 
 
