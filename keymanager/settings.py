@@ -121,6 +121,7 @@ if BARE_429 not in ("minute", "day"):
     raise ImproperlyConfigured(f"BARE_429 must be minute or day, not {BARE_429!r}.")
 SHOW_KEY_NAMES = _switch("SHOW_KEY_NAMES", False)
 EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
+REQUEST_LOG_DAYS = _positive("REQUEST_LOG_DAYS", 7, zero=True)
 QUOTA_TIME_ZONE = env.str("QUOTA_TIME_ZONE", "America/Los_Angeles")
 QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)
 

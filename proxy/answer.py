@@ -17,12 +17,12 @@ class CountedBody:
         self._answer = answer
         self._claim = claim
         self._ledger = ledger
-        self._meter = TokenMeter(answer.content_encoding)
+        self.meter = TokenMeter(answer.content_encoding)
         self._is_closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._answer:
-            self._meter.feed(piece)
+            self.meter.feed(piece)
             yield piece
 
     def close(self) -> None:
@@ -31,7 +31,7 @@ class CountedBody:
             return
         self._is_closed = True
         self._answer.close()
-        self._ledger.book_tokens(self._claim, self._meter.tokens)
+        self._ledger.book_tokens(self._claim, self.meter.tokens)
 
 
 @dataclass(frozen=True, slots=True)

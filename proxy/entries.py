@@ -1,4 +1,4 @@
-"""What stands in the ledger's queue: wishes for a key, and bookings of what became of one."""
+"""What stands in the ledger's queue: wishes for a key, bookings of what became of one, and requests that are over."""
 
 import threading
 import time
@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db.backends.utils import CursorWrapper
 
 from proxy.claims import Claim, Overloaded, PoolExhausted, Wish
+from proxy.history import FinishedRequest
 
 
 class Entry:
@@ -91,3 +92,14 @@ class Booking(Entry):
         self.moment = moment
         self.effect = effect
         self.counts = counts
+
+
+class Finished(Entry):
+    """A request that is over, for the history. Nobody waits for it."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: FinishedRequest) -> None:
+        super().__init__(is_awaited=False)
+        self.is_urgent = False
+        self.request = request

@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from proxy.claims import Claim, PoolExhausted, Wish
+from proxy.history import NO_TOKENS, FinishedRequest
 from proxy.ledger import Ledger
 from proxy.refusals import Fault, Refusal
+from proxy.tokens import Tokens
 from proxy.upstream import Call
 
 logger = logging.getLogger(__name__)
@@ -18,20 +20,28 @@ PAUSES = (0.25, 0.75)  # seconds before an API that is troubled or out of reach 
 
 @dataclass(slots=True)
 class Journey:
-    """The way of a request through the relay, for its response's headers and the log.
+    """The way of a request through the relay, for its response's headers and the history.
 
-    seconds: until when keys may be tried; wait_seconds: of these, until when it may wait for one that rests.
+    seconds: until when keys may be tried; wait_seconds: of these, until when it may wait for one that rests. tries: the
+    key's id and the status of its answer, 0 while there is none.
     """
 
     request_id: str
     seconds: float
     wait_seconds: float
-    keys_tried: int = 0
     waited_seconds: float = 0.0
     key_label: str = ""
+    tries: list[tuple[int, int]] = field(default_factory=list)
     _tried: set[int] = field(default_factory=set)
     _pauses: Iterator[float] = field(default_factory=lambda: iter(PAUSES))
     _began: float = field(default_factory=time.monotonic)
+    _moment: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _answered: float | None = None
+    _is_over: bool = False
+
+    @property
+    def keys_tried(self) -> int:
+        return len(self.tries)
 
     def shorten(self, seconds: float | None) -> None:
         """Do not take longer than the client says it waits, if it does."""
@@ -67,9 +77,42 @@ class Journey:
             if has_waited:
                 self.waited_seconds += time.monotonic() - asked_at
                 self._tried.clear()  # those that were tried had their rest
-        self.keys_tried += 1
+        self.tries.append((claim.key_id, 0))
         self.key_label = claim.label
         return claim
+
+    def was_answered(self, status: int) -> None:
+        """Note the status of what came back from the key that was tried."""
+        self.tries[-1] = (self.tries[-1][0], status)
+        self._answered = time.monotonic()
+
+    def end(
+        self, call: Call, status: int, ledger: Ledger, *, tokens: Tokens = NO_TOKENS, is_refused: bool = False
+    ) -> None:
+        """Hand the request over to the history; once. status: what the client got; is_refused: no key was left."""
+        if self._is_over:
+            return
+        self._is_over = True
+        has_answer = bool(self.tries) and self.tries[-1][1] == status and self._answered is not None
+        ledger.record(
+            FinishedRequest(
+                began=self._moment,
+                request_id=self.request_id,
+                method=call.method,
+                action=call.target.action,
+                model_name=call.model_name,
+                tries=self.tries,
+                status=status,
+                is_refused=is_refused,
+                waited_ms=round(self.waited_seconds * 1000),
+                first_byte_ms=self._since_beginning(self._answered) if has_answer else None,
+                duration_ms=self._since_beginning(time.monotonic()),
+                tokens=tokens,
+            )
+        )
+
+    def _since_beginning(self, moment: float | None) -> int:
+        return round(((moment or self._began) - self._began) * 1000)
 
     def was_refused(self, claim: Claim, refusal: Refusal, until: datetime | None) -> None:
         """Do not take this key again, unless all have to be waited for."""

@@ -33,7 +33,8 @@ from django.db.backends.utils import CursorWrapper
 from proxy.claiming import Claiming
 from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.clock import ClockWatch
-from proxy.entries import AskedFor, Booking, Entry
+from proxy.entries import AskedFor, Booking, Entry, Finished
+from proxy.history import FinishedRequest, prune, write_history
 from proxy.models import lock_quotas
 from proxy.posting import (
     add_usage,
@@ -59,6 +60,8 @@ _LARGEST_BATCH = 256
 _TRY_AGAIN_SECONDS = 0.5
 # What is not urgent is written with what comes next, or so much later: a lone client's next claim is not kept by it.
 _LATER_SECONDS = 0.005
+# The history is not needed at once, and costs least when many requests are written together.
+_HISTORY_EVERY_SECONDS = 0.25
 
 
 class LedgerUnavailable(Exception):
@@ -69,11 +72,19 @@ class Ledger:
     """The queue and its writer, which starts with the first use. One a process; safe to share between threads.
 
     most_waiting: how many requests may wait for a key at once. bare_429_is_for_the_day: how a refusal is read that says
-    nothing.
+    nothing. log_days: for how long requests stay in the log; 0: there is none.
     """
 
-    def __init__(self, zone: tzinfo, *, most_waiting: int = 1000, bare_429_is_for_the_day: bool = False) -> None:
+    def __init__(
+        self,
+        zone: tzinfo,
+        *,
+        most_waiting: int = 1000,
+        bare_429_is_for_the_day: bool = False,
+        log_days: float = 7,
+    ) -> None:
         self.most_waiting = most_waiting
+        self.log_days = log_days
         self.bare_429_is_for_the_day = bare_429_is_for_the_day
         self._zone = zone
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
@@ -81,6 +92,8 @@ class Ledger:
         self._waiting: WaitingRoom[AskedFor] = WaitingRoom()
         self._clock = ClockWatch()
         self._progress = Progress()
+        self._finished: list[Entry] = []
+        self._writes_history_at = 0.0
         self._start_lock = threading.Lock()
         self._writer: threading.Thread | None = None
 
@@ -178,6 +191,10 @@ class Ledger:
             booking.is_urgent = False
             self._put(booking)
 
+    def record(self, request: FinishedRequest) -> None:
+        """Add a request that is over to the history, in a moment. Does not wait."""
+        self._put(Finished(request))
+
     def close(self, timeout_seconds: float = 10) -> None:
         """Write what is still in the queue and stop the writer; the next use starts another."""
         with self._start_lock:
@@ -200,7 +217,7 @@ class Ledger:
         while not is_last:
             batch = self._next_batch()
             is_last = None in batch
-            entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch))], []
+            entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch), is_last=is_last)], []
             if entries:
                 self._commit(entries)
         for asked in self._waiting.take_all():
@@ -229,11 +246,14 @@ class Ledger:
         times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
         if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
             times.append(seconds)
+        if self._finished:
+            times.append(max(0.0, self._writes_history_at - time.monotonic()))
         return min(times, default=None)
 
-    def _arrange(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return what is to be written now. Wishes stand behind those that wait for the same."""
+    def _arrange(self, entries: Iterable[Entry], *, is_last: bool) -> list[Entry]:
+        """Return what is to be written now. Wishes stand behind those that wait for the same; history comes in lots."""
         arranged: list[Entry] = []
+        now = time.monotonic()
         for entry in entries:
             if isinstance(entry, AskedFor):
                 name = entry.wish.rotation_name
@@ -244,8 +264,16 @@ class Ledger:
                     continue
             elif isinstance(entry, Booking) and entry.effect:
                 self._waiting.look_soon(entry.claim.model_name)
+            elif isinstance(entry, Finished):
+                if not self._finished:
+                    self._writes_history_at = now + _HISTORY_EVERY_SECONDS
+                self._finished.append(entry)
+                continue
             arranged.append(entry)
-        due = self._waiting.take_due(time.monotonic())
+        if self._finished and (is_last or now >= self._writes_history_at):
+            arranged += self._finished
+            self._finished = []
+        due = self._waiting.take_due(now)
         return [*(asked for asked in due if not asked.is_abandoned), *arranged]
 
     def _commit(self, entries: list[Entry]) -> None:
@@ -257,7 +285,7 @@ class Ledger:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
             with suppress(DatabaseError):  # a writer that ended here would leave everybody waiting
                 connection.close()
-            self._unsaved += [entry for entry in entries if isinstance(entry, Booking)]
+            self._unsaved += [entry for entry in entries if not isinstance(entry, AskedFor)]
             failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
         except Exception:
             if len(entries) > 1:  # one of them is wrong: find it by writing each on its own
@@ -311,22 +339,22 @@ class Ledger:
         if self._clock.was_set():
             after_clock_was_set(cursor, datetime.now(UTC))
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
-        wishes: dict[str, list[AskedFor]] = {}
-        bookings = []
-        for entry in entries:
-            if isinstance(entry, AskedFor):
-                wishes.setdefault(entry.wish.rotation_name, []).append(entry)
-            elif isinstance(entry, Booking):
-                bookings.append(entry)
-                if entry.counts:
-                    row = (entry.claim.key_id, entry.claim.model_name, quota_day(entry.moment, self._zone))
-                    numbers = counts[row]
-                    for name, number in entry.counts.items():
-                        numbers[name] += number
+        wishes: defaultdict[str, list[AskedFor]] = defaultdict(list)
+        bookings = [entry for entry in entries if isinstance(entry, Booking)]
+        for booking in bookings:
+            if booking.counts:
+                row = (booking.claim.key_id, booking.claim.model_name, quota_day(booking.moment, self._zone))
+                counts[row].update(booking.counts)
         if counts:
             add_usage(cursor, counts)
         for effect in (booking.effect for booking in bookings if booking.effect):
             effect(cursor)
+        if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
+            write_history(cursor, finished, has_log=self.log_days > 0)
+            prune(cursor, datetime.now(UTC), self.log_days)
+        for entry in entries:
+            if isinstance(entry, AskedFor):
+                wishes[entry.wish.rotation_name].append(entry)
         failed: dict[Entry, Exception] = {}
         for rotation_name, asked in wishes.items():
             rotation = FoundRotation(cursor, rotation_name, self._zone, self._progress)
@@ -343,5 +371,6 @@ ledger = Ledger(
     settings.QUOTA_ZONE,
     most_waiting=settings.MAX_WAITING,
     bare_429_is_for_the_day=settings.BARE_429 == "day",
+    log_days=settings.REQUEST_LOG_DAYS,
 )
 atexit.register(ledger.close)

@@ -34,6 +34,7 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
         claim = journey.next_claim(call, ledger)
         try:
             answer = ask(call, claim, ledger, upstream)
+            journey.was_answered(answer.status)
         except UpstreamUnreachable:
             if (pause := journey.next_pause()) is None:
                 raise

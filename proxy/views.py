@@ -1,8 +1,10 @@
 """HttpRequest in, response out."""
 
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 
 from django.conf import settings
 from django.contrib.admin import site
@@ -14,7 +16,9 @@ from django.views.decorators.http import require_safe
 
 from proxy import reports
 from proxy.answer import Answer
+from proxy.claims import PoolExhausted
 from proxy.errors import response_for
+from proxy.history import CLIENT_LEFT
 from proxy.incoming import read_call, request_id_of
 from proxy.journey import Journey
 from proxy.keycheck import BadKeysWatch
@@ -22,7 +26,7 @@ from proxy.ledger import ledger
 from proxy.quota import next_reset
 from proxy.relay import relay
 from proxy.sockets import ClientWatch
-from proxy.upstream import Upstream
+from proxy.upstream import Call, Upstream
 
 upstream = Upstream(
     settings.UPSTREAM_URL,
@@ -41,6 +45,7 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     client_socket = request.META.get("gunicorn.socket")
     client_watch.start(client_socket)
     bad_keys_watch.look()
+    call: Call | None = None
     journey = Journey(request_id_of(request), settings.DEADLINE_SECONDS, settings.MAX_WAIT_SECONDS)
     try:
         with closing(read_call(request)) as call:
@@ -49,10 +54,14 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     except BaseException as exc:
         client_watch.stop(client_socket)
         if not isinstance(exc, Exception):
+            if call:
+                journey.end(call, CLIENT_LEFT, ledger)
             raise
         response: HttpResponseBase = response_for(exc, datetime.now(UTC))
+        if call:
+            journey.end(call, response.status_code, ledger, is_refused=isinstance(exc, PoolExhausted))
     else:
-        response = RelayedResponse(answer, client_socket)
+        response = RelayedResponse(answer, client_socket, partial(journey.end, call, answer.status, ledger))
     _tell_journey(response, journey)
     return response
 
@@ -71,10 +80,11 @@ def _tell_journey(response: HttpResponseBase, journey: Journey) -> None:
 class RelayedResponse(StreamingHttpResponse):
     """An answer on its way to the client, who is watched until it is closed."""
 
-    def __init__(self, answer: Answer, client_socket: socket.socket | None) -> None:
+    def __init__(self, answer: Answer, client_socket: socket.socket | None, end: Callable[..., None]) -> None:
         super().__init__(answer.body, status=answer.status)
         self._answer = answer
         self._client_socket = client_socket
+        self._end = end
         del self.headers["Content-Type"]
         for name, value in answer.headers:
             self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
@@ -87,6 +97,7 @@ class RelayedResponse(StreamingHttpResponse):
         """
         client_watch.stop(self._client_socket)
         self._answer.body.close()
+        self._end(tokens=self._answer.body.meter.tokens)
         self.closed = True
 
 

@@ -15,7 +15,7 @@ MODULES = {
 }
 MODELS = {name for name in MODULES if name.split("/")[0] == "models"}
 # What writes on the hot path, and what it stands on.
-LEDGER = {"ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock"}
+LEDGER = {"ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock", "history"}
 CALLED_BY_NOBODY = {
     name for name in MODULES if name.split("/")[0] == "admin" or name.startswith("management/commands/")
 }
@@ -87,7 +87,7 @@ def test_models_know_nothing_of_http(name: str) -> None:
 
 
 def test_each_module_of_models_knows_those_before_it() -> None:
-    order = [f"models/{name}" for name in ("projects", "exhaustion", "quotas", "keys", "usage")]
+    order = [f"models/{name}" for name in ("projects", "exhaustion", "quotas", "keys", "usage", "history")]
 
     assert {"models", *order} == MODELS
     for number, name in enumerate(order):
@@ -95,7 +95,7 @@ def test_each_module_of_models_knows_those_before_it() -> None:
 
 
 def test_the_relay_knows_both_sides_and_no_request() -> None:
-    both_sides = {"answer", "claims", "gemini", "journey", "ledger", "refusals", "tokens", "upstream"}
+    both_sides = {"answer", "claims", "gemini", "history", "journey", "ledger", "refusals", "tokens", "upstream"}
 
     assert own_imports_of("relay") <= both_sides
     assert own_imports_of("journey") <= both_sides - {"journey"}

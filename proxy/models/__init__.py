@@ -1,9 +1,10 @@
 """The pool and its ledgers as rows. No HTTP.
 
-Each module knows those before it: projects, exhaustion, quotas, keys, usage.
+Each module knows those before it: projects, exhaustion, quotas, keys, usage, history.
 """
 
 from proxy.models.exhaustion import ExhaustionEvent
+from proxy.models.history import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
 from proxy.models.keys import ApiKey, KeyState, key_label
 from proxy.models.projects import Project
 from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
@@ -14,7 +15,12 @@ __all__ = [
     "ApiKey",
     "DailyUsage",
     "ExhaustionEvent",
+    "FirstByte",
+    "KeyHour",
     "KeyState",
+    "LoggedRequest",
+    "ModelHour",
+    "Outcome",
     "Project",
     "Quota",
     "Rotation",

@@ -1,0 +1,151 @@
+"""What finished requests leave behind: a row in the log, and sums by the hour. In the ledger's transaction."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
+
+from proxy.models import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.tokens import Tokens
+from proxy.windows import adapt
+
+NO_TOKENS = Tokens()
+CLIENT_LEFT = 499  # what nginx calls it
+KEY_HOURS_DAYS = 35
+_PRUNED_AT_ONCE = 500
+_STEPS_OF_DOUBLING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """A request that is over; fields are those of `LoggedRequest`. is_refused: no key was left for it."""
+
+    began: datetime
+    request_id: str
+    method: str
+    action: str
+    model_name: str
+    tries: Sequence[tuple[int, int]]
+    status: int
+    waited_ms: int
+    first_byte_ms: int | None
+    duration_ms: int
+    tokens: Tokens = NO_TOKENS
+    is_refused: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.is_refused or self.status == 429:
+            return Outcome.REFUSED
+        if self.status >= 400:
+            return Outcome.FAILED
+        return Outcome.AT_ONCE if len(self.tries) == 1 else Outcome.AFTER_FAIL_OVER
+
+    @property
+    def hour(self) -> datetime:
+        return self.began.replace(minute=0, second=0, microsecond=0)
+
+
+def first_byte_step(milliseconds: int) -> int:
+    """Return the step of a duration on a scale of four steps for each doubling: 19 % from one to the next."""
+    return round(math.log2(max(milliseconds, 1)) * _STEPS_OF_DOUBLING)
+
+
+def milliseconds_of(step: int) -> int:
+    """Return the duration that stands for a step."""
+    return round(2 ** (step / _STEPS_OF_DOUBLING))
+
+
+def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *, has_log: bool) -> None:
+    """Add finished requests to the sums of their hours, and to the log if there is one."""
+    if has_log:
+        cursor.executemany(_LOG, [_log_row(cursor, request) for request in finished])
+    models: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    first_bytes: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    keys: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for request in finished:
+        hour = adapt(cursor, request.hour)
+        sums = models[hour, request.model_name]
+        sums[request.outcome.name.lower()] += 1
+        for name, number in request.tokens._asdict().items():
+            sums[f"{name}_tokens"] += number
+        if request.first_byte_ms is not None and request.status < 400:
+            first_bytes[hour, request.model_name, first_byte_step(request.first_byte_ms)]["answers"] += 1
+        for key_id, status in request.tries:
+            of_key = keys[key_id, hour]
+            of_key["refusals" if status == 429 else "answers"] += 1
+            of_key["errors"] += int(status != 429 and not 0 < status < 400)
+    _add(cursor, ModelHour, ("hour", "model_name"), models)
+    _add(cursor, FirstByte, ("hour", "model_name", "step"), first_bytes)
+    _add(cursor, KeyHour, ("key_id", "hour"), keys)
+
+
+def prune(cursor: CursorWrapper, moment: datetime, log_days: float) -> None:
+    """Delete a few rows that have been kept for long enough; called often enough, all of them."""
+    _delete_oldest(cursor, LoggedRequest, "id", "began", adapt(cursor, moment - timedelta(days=log_days)))
+    table = KeyHour._meta.db_table
+    before = adapt(cursor, moment - timedelta(days=KEY_HOURS_DAYS))
+    cursor.execute(f"SELECT MIN(hour) FROM {table}")
+    oldest = cursor.fetchone()[0]
+    if oldest is not None and str(oldest) < str(before):
+        cursor.execute(f"DELETE FROM {table} WHERE hour = %s", [oldest])
+
+
+def _delete_oldest(cursor: CursorWrapper, model: type[Model], key: str, column: str, before: Any) -> None:
+    table = model._meta.db_table
+    oldest = f"SELECT {key} FROM {table} WHERE {column} < %s ORDER BY {column} LIMIT {_PRUNED_AT_ONCE}"
+    cursor.execute(f"DELETE FROM {table} WHERE {key} IN ({oldest})", [before])
+
+
+_LOG_FIELDS = tuple(str(field.column) for field in LoggedRequest._meta.concrete_fields if field.name != "id")
+_LOG = (
+    f"INSERT INTO {LoggedRequest._meta.db_table} ({', '.join(_LOG_FIELDS)}) "
+    f"VALUES ({', '.join(['%s'] * len(_LOG_FIELDS))})"
+)
+
+
+def _log_row(cursor: CursorWrapper, request: FinishedRequest) -> tuple[Any, ...]:
+    key_id = request.tries[-1][0] if request.tries else None
+    return (
+        adapt(cursor, request.began),
+        request.request_id,
+        request.method[:20],
+        request.action[:60],
+        request.model_name[:200],
+        key_id,
+        json.dumps(request.tries),
+        request.status,
+        int(request.outcome),
+        request.waited_ms,
+        request.first_byte_ms,
+        request.duration_ms,
+        *request.tokens,
+    )
+
+
+def _add(
+    cursor: CursorWrapper,
+    model: type[Model],
+    identity: tuple[str, ...],
+    sums: Mapping[tuple[Any, ...], Mapping[str, int]],
+) -> None:
+    """Add to the rows that `sums` name; rows that are missing are made."""
+    table = model._meta.db_table
+    names = [str(field.column) for field in model._meta.concrete_fields if field.column not in identity]
+    columns = [*identity, *names]
+    statement = (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))}) "
+        f"ON CONFLICT ({', '.join(identity)}) "
+        f"DO UPDATE SET {', '.join(f'{name} = {table}.{name} + excluded.{name}' for name in names)}"
+    )
+    rows: Iterable[tuple[Any, ...]] = (
+        (*row, *(numbers.get(name, 0) for name in names))
+        for row, numbers in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
+    )
+    cursor.executemany(statement, list(rows))

@@ -1,0 +1,93 @@
+"""What became of requests: the log, kept for some days, and sums by the hour, kept for good (those of a key: 35 days).
+
+All of it is written by the ledger (`history.py`); pages over weeks read the sums, never the log.
+"""
+
+from django.db import models
+
+from proxy.models.keys import ApiKey
+
+
+class Outcome(models.IntegerChoices):
+    """How a request ended, as its client saw it."""
+
+    AT_ONCE = 1, "answered at once"
+    AFTER_FAIL_OVER = 2, "answered after fail-over"
+    REFUSED = 3, "refused"
+    FAILED = 4, "failed"
+
+
+class LoggedRequest(models.Model):
+    """One request, from its beginning to the end of its answer. Never a body, never a path.
+
+    model_name: NO_MODEL when it named none. method: of HTTP; action: "generateContent", "" if none. tries: the key's id
+    and the status of its answer (0: none came), for each try. key: the last one that was tried. status: what the client
+    got; 499 when it left before. Durations in milliseconds, since the beginning; first_byte_ms is empty when no answer
+    was handed on.
+    """
+
+    began = models.DateTimeField(db_index=True)
+    request_id = models.CharField(max_length=128, db_index=True)
+    method = models.CharField(max_length=20)
+    action = models.CharField(max_length=60, blank=True)
+    model_name = models.CharField("model", max_length=200, db_index=True)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="requests")
+    tries = models.JSONField(default=list)
+    status = models.PositiveSmallIntegerField()
+    outcome = models.PositiveSmallIntegerField(choices=Outcome.choices, db_index=True)
+    waited_ms = models.PositiveIntegerField(default=0)
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField()
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0)
+    cached_tokens = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.status}"
+
+
+class ModelHour(models.Model):
+    """How requests for a model ended in an hour, and their tokens. hour: the beginning of one, UTC."""
+
+    pk = models.CompositePrimaryKey("hour", "model_name")
+    hour = models.DateTimeField()
+    model_name = models.CharField(max_length=200)
+    at_once = models.PositiveBigIntegerField(default=0)
+    after_fail_over = models.PositiveBigIntegerField(default=0)
+    refused = models.PositiveBigIntegerField(default=0)
+    failed = models.PositiveBigIntegerField(default=0)
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0)
+    cached_tokens = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.model_name}, {self.hour:%Y-%m-%d %H}"
+
+
+class FirstByte(models.Model):
+    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`."""
+
+    pk = models.CompositePrimaryKey("hour", "model_name", "step")
+    hour = models.DateTimeField()
+    model_name = models.CharField(max_length=200)
+    step = models.PositiveSmallIntegerField()
+    answers = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.model_name}, {self.hour:%Y-%m-%d %H}: {self.answers} at {self.step}"
+
+
+class KeyHour(models.Model):
+    """What a key answered in an hour: tries, by what came of them."""
+
+    pk = models.CompositePrimaryKey("key_id", "hour")
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="hours", db_index=False)
+    hour = models.DateTimeField(db_index=True)
+    answers = models.PositiveBigIntegerField(default=0)
+    errors = models.PositiveBigIntegerField(default=0)
+    refusals = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.key_id}, {self.hour:%Y-%m-%d %H}"

@@ -1,0 +1,136 @@
+"""What finished requests leave behind: the log, and the sums of their hours."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from proxy.history import FinishedRequest, first_byte_step, milliseconds_of, prune, write_history
+from proxy.ledger import Ledger
+from proxy.models import ApiKey, FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.tokens import Tokens
+from tests import gemini_errors as errors
+from tests.conftest import FLASH, Pool, ask, fake_secret
+from tests.fake_gemini import FakeGemini, Reply
+
+ONE, TWO = fake_secret("one"), fake_secret("two")
+NOON = datetime(2026, 11, 20, 12, 34, tzinfo=UTC)
+HOUR = datetime(2026, 11, 20, 12, tzinfo=UTC)
+REFUSED = errors.quota_exceeded(FLASH, errors.Violation(errors.PER_DAY, 100), delay_seconds=40)
+
+
+def logged(service: Ledger) -> list[LoggedRequest]:
+    """Return the log once all that was asked is in it."""
+    service.close()
+    return list(LoggedRequest.objects.order_by("id"))
+
+
+def finished(began: datetime, key: ApiKey) -> FinishedRequest:
+    tries = [(key.pk, 200)]
+    return FinishedRequest(began, "r1", "POST", "generateContent", FLASH, tries, 200, 0, 120, 500, Tokens(7, 5, 3, 1))
+
+
+def write(*requests: FinishedRequest, has_log: bool = True) -> None:
+    with connection.cursor() as cursor:
+        write_history(cursor, requests, has_log=has_log)
+
+
+def test_a_request_is_in_the_log_with_all_that_became_of_it(
+    service: Ledger, gemini: FakeGemini, pool: Pool, client: Client
+) -> None:
+    [key] = pool("one")
+    ask(client, headers={"X-Request-Id": "mine-1"})
+
+    [request] = logged(service)
+    assert (request.request_id, request.method, request.action) == ("mine-1", "POST", "generateContent")
+    assert (request.model_name, request.key, request.tries) == (FLASH, key, [[key.pk, 200]])
+    assert (request.status, request.outcome) == (200, Outcome.AT_ONCE)
+    assert request.first_byte_ms is not None
+    assert request.first_byte_ms <= request.duration_ms
+    assert request.prompt_tokens > 0
+    assert abs(timezone.now() - request.began) < timedelta(minutes=1)
+
+
+def test_the_log_tells_what_each_key_answered(service: Ledger, gemini: FakeGemini, pool: Pool, client: Client) -> None:
+    one, two = pool("one", "two")
+    gemini.script(ONE, REFUSED)
+    ask(client)
+
+    [request] = logged(service)
+    assert request.tries == [[one.pk, 429], [two.pk, 200]]
+    assert (request.outcome, request.key) == (Outcome.AFTER_FAIL_OVER, two)
+    assert list(KeyHour.objects.order_by("key").values_list("key", "answers", "errors", "refusals")) == [
+        (one.pk, 0, 0, 1),
+        (two.pk, 1, 0, 0),
+    ]
+
+
+def test_a_request_that_no_key_was_left_for_is_refused(
+    service: Ledger, gemini: FakeGemini, pool: Pool, client: Client
+) -> None:
+    pool("one")
+    gemini.script(ONE, REFUSED)
+    assert ask(client).status_code == 503
+
+    [request] = logged(service)
+    assert (request.status, request.outcome, request.first_byte_ms) == (503, Outcome.REFUSED, None)
+
+
+def test_an_error_that_is_handed_on_has_failed(service: Ledger, gemini: FakeGemini, pool: Pool, client: Client) -> None:
+    pool("one")
+    gemini.script(ONE, Reply(404, {"error": {"code": 404, "message": "no such model", "status": "NOT_FOUND"}}))
+    ask(client)
+
+    [request] = logged(service)
+    assert (request.status, request.outcome) == (404, Outcome.FAILED)
+    assert not FirstByte.objects.exists()
+
+
+def test_who_shows_no_token_is_not_in_the_log(service: Ledger, pool: Pool) -> None:
+    pool("one")
+    assert ask(Client()).status_code == 401
+    assert logged(service) == []
+
+
+def test_without_a_log_the_hours_are_counted_all_the_same(
+    service: Ledger, gemini: FakeGemini, pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool("one")
+    monkeypatch.setattr(service, "log_days", 0)
+    ask(client)
+    assert logged(service) == []
+    assert ModelHour.objects.get().at_once == 1
+
+
+@pytest.mark.django_db
+def test_hours_are_sums(pool: Pool) -> None:
+    [key] = pool("one")
+    write(finished(NOON, key), finished(NOON, key), finished(NOON + timedelta(hours=1), key))
+    write(finished(NOON, key))
+
+    first, second = ModelHour.objects.order_by("hour")
+    assert (first.hour, first.at_once, first.prompt_tokens, first.thinking_tokens) == (HOUR, 3, 21, 9)
+    assert second.at_once == 1
+    assert FirstByte.objects.get(hour=HOUR).answers == 3
+    assert LoggedRequest.objects.count() == 4
+
+
+@pytest.mark.django_db
+def test_what_was_kept_for_long_enough_is_deleted_bit_by_bit(pool: Pool) -> None:
+    [key] = pool("one")
+    days = [timedelta(days=number) for number in range(50)]
+    write(*(finished(NOON - age, key) for age in days))
+    with connection.cursor() as cursor:
+        for _ in days:
+            prune(cursor, NOON, log_days=7)
+
+    assert LoggedRequest.objects.count() == 8
+    assert KeyHour.objects.count() == 35
+    assert ModelHour.objects.count() == 50
+
+
+@pytest.mark.parametrize("milliseconds", [1, 3, 90, 1_000, 59_000])
+def test_a_step_stands_for_about_its_duration(milliseconds: int) -> None:
+    assert abs(milliseconds_of(first_byte_step(milliseconds)) / milliseconds - 1) < 0.2
