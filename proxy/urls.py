@@ -4,10 +4,23 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from proxy import views
+from proxy.pages.exhaustion import exhaustion
+from proxy.pages.health import health
+from proxy.pages.key import key
+from proxy.pages.keys import keys
+from proxy.pages.models import models
+from proxy.pages.overview import overview
+from proxy.pages.requests import requests
 
 app_name = "proxy"
 urlpatterns = [
-    path("dashboard/", views.dashboard, name="dashboard"),
+    path("dashboard/", overview, name="overview"),
+    path("dashboard/keys/", keys, name="keys"),
+    path("dashboard/keys/<int:key_id>/", key, name="key"),
+    path("dashboard/exhaustion/", exhaustion, name="exhaustion"),
+    path("dashboard/models/", models, name="models"),
+    path("dashboard/requests/", requests, name="requests"),
+    path("dashboard/health/", health, name="health"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
     re_path(r"^(?P<page>admin|dashboard)$", RedirectView.as_view(url="/%(page)s/")),

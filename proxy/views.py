@@ -7,10 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from django.conf import settings
-from django.contrib.admin import site
-from django.contrib.admin.views.decorators import staff_member_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
@@ -23,7 +20,6 @@ from proxy.incoming import read_call, request_id_of
 from proxy.journey import Journey
 from proxy.keycheck import BadKeysWatch
 from proxy.ledger import ledger
-from proxy.quota import next_reset
 from proxy.relay import relay
 from proxy.sockets import ClientWatch
 from proxy.upstream import Call, Upstream
@@ -113,25 +109,3 @@ def readyz(_: HttpRequest) -> HttpResponse:
     problems = reports.obstacles()
     status = {"status": "not ready", "problems": problems} if problems else {"status": "ready"}
     return JsonResponse(status, status=503 if problems else 200)
-
-
-@require_safe
-@staff_member_required
-def dashboard(request: HttpRequest) -> HttpResponse:
-    """Show today: the pool, usage by key and model, what is exhausted until when."""
-    moment = datetime.now(UTC)
-    day = reports.today(moment)
-    context = {
-        **site.each_context(request),
-        "title": "Today",
-        "day": day,
-        "zone": settings.QUOTA_TIME_ZONE,
-        "moment": moment,
-        "next_reset": next_reset(moment, settings.QUOTA_ZONE),
-        "pool": reports.pool_state(moment),
-        "usage": reports.usage_of(day),
-        "exhaustion": reports.exhaustion_in_force(moment),
-        "bad_keys": reports.bad_keys(),
-        "has_default_token": settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN,
-    }
-    return render(request, "proxy/dashboard.html", context)

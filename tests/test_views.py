@@ -277,20 +277,22 @@ def test_the_token_of_clients_opens_no_page(client: Client, transactional_db: No
     assert client.get("/admin/proxy/apikey/").status_code == 302
 
 
-def test_the_dashboard_shows_today(person: Client, client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_the_dashboard_shows_today(
+    person: Client, client: Client, gemini: FakeGemini, pool: Pool, service: Ledger
+) -> None:
     keys = pool("one", "two", "three", "four")
     ApiKey.objects.filter(pk=keys[3].pk).disable(timezone.now())
     gemini.script(fake_secret("one"), errors.leaked())
     gemini.script(fake_secret("two"), errors.per_day_long())
     for _ in range(3):
         ask(client)
-    usage_of_today()
+    service.close()
 
     page = person.get("/dashboard/").content.decode()
 
-    figures = [part.split("<")[0] for part in page.split("<dd>")[1:]]
-    assert figures[:6] == ["2", "1", "1", "1", "4", "1"]
-    for shown in ("reported as leaked", FLASH, "…0two", "quotas reset in"):
+    figures = [part.split("<")[0].strip() for part in page.split("<dd>")[1:]]
+    assert figures[1:6] == ["2", "1", "1", "3", "0"]
+    for shown in (FLASH, "…0two", "requests or tokens a day", "quotas reset in", "known default token"):
         assert shown in page
     assert not [key.secret for key in keys if key.secret and key.secret in page]
 
@@ -298,8 +300,8 @@ def test_the_dashboard_shows_today(person: Client, client: Client, gemini: FakeG
 def test_an_empty_dashboard_says_what_to_do(person: Client) -> None:
     page = person.get("/dashboard/").content.decode()
 
-    assert "Add a key" in page
-    assert "No answers yet today" in page
+    assert "There is no usable key: add some" in page
+    assert "No requests in this period. Point a client at this address" in page
 
 
 @pytest.mark.parametrize("path", ["/dashboard/", "/admin/proxy/apikey/", "/admin/proxy/dailyusage/"])
@@ -317,13 +319,13 @@ def test_a_page_costs_as_many_queries_with_40_keys_as_with_one(
         assert person.get(path).status_code == 200
 
 
-def test_the_dashboard_costs_a_dozen_queries_at_most(person: Client, service: Ledger) -> None:
+def test_the_overview_costs_two_dozen_queries_at_most(person: Client, service: Ledger) -> None:
     _live(service, 40)
 
     with CaptureQueriesContext(connection) as asked:
         person.get("/dashboard/")
 
-    assert len(asked) <= 12
+    assert len(asked) <= 24
 
 
 def _live(ledger: Ledger, count: int) -> None:

@@ -26,15 +26,15 @@ class LoggedRequest(models.Model):
     was handed on.
     """
 
-    began = models.DateTimeField(db_index=True)
+    began = models.DateTimeField()
     request_id = models.CharField(max_length=128, db_index=True)
     method = models.CharField(max_length=20)
     action = models.CharField(max_length=60, blank=True)
-    model_name = models.CharField("model", max_length=200, db_index=True)
-    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="requests")
+    model_name = models.CharField("model", max_length=200)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="requests", db_index=False)
     tries = models.JSONField(default=list)
     status = models.PositiveSmallIntegerField()
-    outcome = models.PositiveSmallIntegerField(choices=Outcome.choices, db_index=True)
+    outcome = models.PositiveSmallIntegerField(choices=Outcome.choices)
     waited_ms = models.PositiveIntegerField(default=0)
     first_byte_ms = models.PositiveIntegerField(null=True)
     duration_ms = models.PositiveIntegerField()
@@ -42,6 +42,14 @@ class LoggedRequest(models.Model):
     output_tokens = models.PositiveBigIntegerField(default=0)
     thinking_tokens = models.PositiveBigIntegerField(default=0)
     cached_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["began"], name="request_began"),
+            models.Index(fields=["model_name", "began"], name="request_model"),
+            models.Index(fields=["key", "began"], name="request_key"),
+            models.Index(fields=["outcome", "began"], name="request_outcome"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.request_id}: {self.status}"

@@ -1,8 +1,17 @@
 """How pages word what the rows hold."""
 
+from datetime import datetime
+from typing import Any, NamedTuple
+
 from django import template
+from django.contrib.humanize.templatetags.humanize import intcomma
+from django.template.context import RequestContext
+from django.utils.formats import date_format, number_format
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
 
 from proxy.models import NO_MODEL
+from proxy.pages.tables import Column, Table
 
 register = template.Library()
 
@@ -10,4 +19,56 @@ register = template.Library()
 @register.filter
 def model_name(name: str) -> str:
     """Return a model's name as people read it; calls that name none have a word of their own."""
-    return "(no model)" if name == NO_MODEL else name
+    return _("(no model)") if name == NO_MODEL else name
+
+
+@register.filter
+def range_name(name: str) -> str:
+    """Return the name of a range as people read it."""
+    words = {"24h": _("24 hours"), "7d": _("7 days"), "28d": _("28 days"), "90d": _("90 days")}
+    return words.get(name, name)
+
+
+@register.filter
+def shown(value: Any, kind: str = "") -> str:
+    """Return a value as a cell shows it: numbers with separators, durations with their unit, nothing as a dash."""
+    if value is None or value == "":
+        return "–"
+    if kind == "ms":
+        return f"{number_format(value / 1000, 1)} s" if value >= 10_000 else f"{intcomma(value)} ms"
+    if kind == "percent":
+        return f"{number_format(value, 1)} %"
+    if kind == "second" and isinstance(value, datetime):
+        return date_format(localtime(value), "M j, H:i:s")
+    if isinstance(value, datetime):
+        return date_format(localtime(value), "Y-m-d H:i")
+    return str(intcomma(value)) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+class SortLink(NamedTuple):
+    """Where a heading leads, and how the table is sorted by its column now: "ascending", "descending" or ""."""
+
+    address: str
+    order: str
+    arrow: str
+
+
+@register.simple_tag(takes_context=True)
+def sort_link(context: RequestContext, table: Table, column: Column) -> SortLink:
+    """Return the link of a heading: sorted by its column, or the other way round if it is already."""
+    query = context["request"].GET.copy()
+    query["sort"] = f"-{column.name}" if table.sort == column.name else column.name
+    query.pop("after", None)
+    address = f"?{query.urlencode()}"
+    if table.sort.removeprefix("-") != column.name:
+        return SortLink(address, "", "")
+    is_down = table.sort.startswith("-")
+    return SortLink(address, "descending" if is_down else "ascending", " ▼" if is_down else " ▲")
+
+
+@register.simple_tag(takes_context=True)
+def export_link(context: RequestContext, table: Table, form: str) -> str:
+    """Return where a table is handed out as "csv" or "json": this very page, with all that narrows it."""
+    query = context["request"].GET.copy()
+    query["format"], query["table"] = form, table.name
+    return f"?{query.urlencode()}"

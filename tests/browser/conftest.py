@@ -3,10 +3,12 @@
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.fake_gemini import FakeGemini
 from tests.service import Service, running
@@ -21,6 +23,9 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LOOKS = ["light", "dark", "phone"]
+_TELL_VIOLATIONS = """addEventListener("securitypolicyviolation",
+    (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`))"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,29 +45,58 @@ def service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
-def page(request: pytest.FixtureRequest, service: Service) -> Iterator[Page]:
-    """A page on the dashboard, logged in; whatever the browser complains of fails the test."""
-    password = re.search(r"password (\S+)", service.output)
-    assert password
-    complaints: list[str] = []
-    width = ViewportSize(width=360, height=780) if request.param == "phone" else ViewportSize(width=1280, height=900)
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for the tests of a module; each test has a context of its own.
+
+    Not for longer: its event loop would forbid the database to tests that run in this process afterwards.
+    """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        context = browser.new_context(
-            viewport=width, color_scheme="dark" if request.param == "dark" else "light", base_url=service.url
-        )
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto("/dashboard/")
-        page.get_by_label("Username").fill("admin")
-        page.get_by_label("Password").fill(password[1])
-        page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("heading", name="Today", exact=True)).to_be_visible()
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(params=LOOKS)
+def page(request: pytest.FixtureRequest, browser: Browser, service: Service) -> Iterator[Page]:
+    """A page on the dashboard, logged in; whatever the browser complains of fails the test."""
+    with looking(browser, service.url, request.param) as page:
+        log_in(page, service)
+        yield page
+
+
+@contextmanager
+def looking(browser: Browser, url: str, look: str = "light", **options: Any) -> Iterator[Page]:
+    """Yield a page in a context of its own; whatever the browser complains of fails the test.
+
+    look: "light", "dark" or "phone". options: those of Playwright's `new_context`.
+    """
+    complaints: list[str] = []
+    context = browser.new_context(
+        viewport=ViewportSize(width=360, height=780) if look == "phone" else ViewportSize(width=1280, height=900),
+        color_scheme="dark" if look == "dark" else "light",
+        base_url=url,
+        **options,
+    )
+    page = context.new_page()
+    # A script that the policy blocks is told on the console, as an error; so is a file that is not there.
+    page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.add_init_script(_TELL_VIOLATIONS)
+    yield page
+    context.close()
     assert complaints == []
+
+
+def log_in(page: Page, service: Service) -> None:
+    """Log in as the admin that the first start made, and see the overview."""
+    password = re.search(r"password (\S+)", service.output)
+    assert password
+    page.goto("/dashboard/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(password[1])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
 
 
 def fits(page: Page) -> bool:

@@ -1,0 +1,27 @@
+"""Charts: what Chart.js draws of a table that stands below it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """kind: "bar" or "line". labels: along the bottom. series: name, color of pages.css ("--ok"), values."""
+
+    name: str
+    label: str
+    labels: Sequence[str]
+    series: Sequence[tuple[str, str, Sequence[int | float | None]]]
+    kind: str = "bar"
+    is_stacked: bool = True
+
+    @property
+    def id(self) -> str:
+        return f"chart-{self.name}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What pages.js gives to Chart.js."""
+        series = [{"label": str(name), "color": color, "data": values} for name, color, values in self.series]
+        return {"kind": self.kind, "stacked": self.is_stacked, "labels": self.labels, "series": series}

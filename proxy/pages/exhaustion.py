@@ -1,0 +1,18 @@
+"""Exhaustion."""
+
+from datetime import UTC, datetime
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+
+from proxy.pages.filters import read_filters
+from proxy.pages.page import answer, dashboard_page
+
+
+@dashboard_page
+def exhaustion(request: HttpRequest) -> HttpResponse:
+    """Show the page."""
+    moment = datetime.now(UTC)
+    return answer(
+        request, "exhaustion", _("Exhaustion"), filters=read_filters(request, moment), tables=[], moment=moment
+    )

@@ -1,0 +1,16 @@
+"""Health."""
+
+from datetime import UTC, datetime
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+
+from proxy.pages.filters import read_filters
+from proxy.pages.page import answer, dashboard_page
+
+
+@dashboard_page
+def health(request: HttpRequest) -> HttpResponse:
+    """Show the page."""
+    moment = datetime.now(UTC)
+    return answer(request, "health", _("Health"), filters=read_filters(request, moment), tables=[], moment=moment)

@@ -1,0 +1,78 @@
+"""Tables: what a page shows as HTML, and hands out as CSV and JSON, from one definition."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+
+class Column(NamedTuple):
+    """name: in CSV and JSON. kind: "", "number", "percent", "ms", "moment" or "words" (may wrap)."""
+
+    name: str
+    label: str
+    kind: str = ""
+
+
+class Cell(NamedTuple):
+    """A value that is shown with more than itself: an address, a second word below, a picture (safe HTML)."""
+
+    value: Any
+    href: str = ""
+    note: str = ""
+    html: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """name: in the address of its CSV. rows: values in the order of the columns, the first one is the row's heading.
+
+    empty: what to say, and to do, when there are no rows. sort: column by which it is sorted, with "-" for descending;
+    "": it cannot be sorted.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    empty: str = ""
+    note: str = ""
+    sort: str = ""
+    sorts: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def cells(self) -> list[list[tuple[Column, Cell]]]:
+        """The rows, each value with its column."""
+        return [
+            [
+                (column, value if isinstance(value, Cell) else Cell(value))
+                for column, value in zip(self.columns, row, strict=True)
+            ]
+            for row in self.rows
+        ]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows for JSON."""
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows]
+
+    def csv(self) -> str:
+        """Return the rows as CSV, whose cells no spreadsheet takes for a formula."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(column.name for column in self.columns)
+        writer.writerows([_harmless(_plain(value)) for value in row] for row in self.rows)
+        return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    value = value.value if isinstance(value, Cell) else value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value if value is None or isinstance(value, int | float | str) else str(value)
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in set("=+-@\t\r") else value

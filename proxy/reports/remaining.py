@@ -1,0 +1,97 @@
+"""What is left of the pool today, and whether it lasts until the reset."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
+from django.db.models.functions import Coalesce, Greatest
+
+from proxy.models import Project, Quota
+from proxy.quota import day_start, next_reset
+from proxy.reports.period import Period
+from proxy.reports.pool import today
+
+_LIMIT = Coalesce("requests_per_day", "learned_requests_per_day")
+
+_MOST_AT_ONCE = 20
+
+
+class Remaining(NamedTuple):
+    """Requests left today for a model, over all projects that may be asked; known and all: how many of these projects
+    have a known limit. limit, used: of those with a known limit."""
+
+    model_name: str
+    left: int
+    limit: int
+    used: int
+    known: int
+    all: int
+
+
+class RunsOut(NamedTuple):
+    """A project whose day is spent before the reset, if it goes on as today."""
+
+    project: Project
+    model_name: str
+    used: int
+    limit: int
+    moment: datetime
+
+
+def remaining(moment: datetime, period: Period) -> list[Remaining]:
+    """Return what is left today of each model, the most asked first; one query."""
+    rows = (
+        _todays(moment, period)
+        .values("model_name")
+        .annotate(
+            limits=Coalesce(Sum("limit"), 0),
+            spent=Coalesce(Sum("used", filter=Q(limit__isnull=False)), 0),
+            rest=Coalesce(Sum(Greatest(F("limit") - F("used"), 0), filter=Q(limit__isnull=False)), 0),
+            known=Count("id", filter=Q(limit__isnull=False)),
+            total=Count("id"),
+            asked=Sum("used"),
+        )
+        .order_by("-asked", "model_name")
+    )
+    return [
+        Remaining(row["model_name"], row["rest"], row["limits"], row["spent"], row["known"], row["total"])
+        for row in rows
+    ]
+
+
+def running_out(moment: datetime, period: Period) -> Sequence[RunsOut]:
+    """Return the projects that run out first at the rate of today, at most twenty; two queries."""
+    begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
+    share = max((moment - begin) / (reset - begin), 1e-6)
+    quotas = (
+        _todays(moment, period)
+        .filter(limit__gt=F("used"), used__gt=0, used__gte=F("limit") * share)
+        .select_related("project")
+        .prefetch_related("project__keys")
+        .order_by((F("limit") * 1.0 / F("used")).asc(), "id")[:_MOST_AT_ONCE]
+    )
+    return [
+        RunsOut(q.project, q.model_name, q.used, q.limit, begin + (moment - begin) * (q.limit / q.used)) for q in quotas
+    ]
+
+
+def rate_lasts_until(row: Remaining, moment: datetime) -> datetime | None:
+    """Return when a model's requests are used up at the rate of today; None: not before the reset, or not known."""
+    begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
+    if not row.used or not row.limit or row.known < row.all:
+        return None
+    end = begin + (moment - begin) * (row.limit / row.used)
+    return end if end < reset else None
+
+
+def _todays(moment: datetime, period: Period) -> Any:
+    """Return the quotas of usable keys, with `limit` of a day and what was `used` of it."""
+    used = Case(When(day=today(moment), then=F("day_requests")), default=Value(0), output_field=IntegerField())
+    quotas = Quota.objects.of_models().annotate(limit=_LIMIT, used=used).filter(is_barred=False)
+    if period.model_name:
+        quotas = quotas.filter(model_name=period.model_name)
+    if period.project_id:
+        quotas = quotas.filter(project=period.project_id)
+    return quotas.filter(project__keys=period.key_id) if period.key_id else quotas

@@ -1,0 +1,146 @@
+"""How requests ended over time, how long they took, and what they cost. From sums of hours and days, never the log."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+from django.db.models import Sum
+
+from proxy.history import milliseconds_of
+from proxy.models import DailyUsage, FirstByte, KeyHour, ModelHour
+from proxy.reports.period import Period
+
+OUTCOMES = ("at_once", "after_fail_over", "refused", "failed")
+TOKENS = ("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+
+
+class Bar(NamedTuple):
+    """What happened in an hour or on a quota day. With a key or project: tries of keys, and refusals are their 429s."""
+
+    begin: datetime | date
+    at_once: int = 0
+    after_fail_over: int = 0
+    refused: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+    @property
+    def requests(self) -> int:
+        return self.at_once + self.after_fail_over + self.refused + self.failed
+
+
+class ModelRow(NamedTuple):
+    """What a model did in a period; times in milliseconds, None where there was no answer."""
+
+    model_name: str
+    requests: int
+    failed: int
+    refused: int
+    prompt_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+    cached_tokens: int
+    p50: int | None
+    p95: int | None
+
+
+def bars(period: Period) -> list[Bar]:
+    """Return what happened, by the hour or by the quota day, those without any request included; one query."""
+    if period.has_keys:
+        sums = _of_keys(period)
+    else:
+        sums = defaultdict(Counter)
+        for row in _hours(period).values("hour", *OUTCOMES, *TOKENS):
+            slot = sums[period.slot_of(row["hour"])]
+            for name in OUTCOMES:
+                slot[name] += row[name]
+            slot["tokens"] += row["prompt_tokens"] + row["output_tokens"] + row["thinking_tokens"]
+    return [Bar(slot, **sums[slot]) for slot in period.slots()]
+
+
+def totals(all_bars: Iterable[Bar]) -> Bar:
+    """Return the sums of bars."""
+    several = list(all_bars)
+    sums = (sum(column) for column in zip(*(bar[1:] for bar in several), strict=True))
+    return Bar(several[0].begin, *sums) if several else Bar(date.min)
+
+
+def first_bytes(period: Period) -> tuple[int | None, int | None]:
+    """Return the median and the 95th percentile of the time to the first byte, in ms; one query."""
+    steps = Counter({row["step"]: row["sum"] for row in _steps(period).values("step").annotate(sum=Sum("answers"))})
+    return percentile(steps, 0.5), percentile(steps, 0.95)
+
+
+def percentile(steps: Counter[int], share: float) -> int | None:
+    """Return the duration that `share` of the answers did not exceed, in ms; None when there are none."""
+    left = steps.total() * share
+    for step in sorted(steps):
+        left -= steps[step]
+        if left <= 0:
+            return milliseconds_of(step)
+    return None
+
+
+def models(period: Period) -> list[ModelRow]:
+    """Return what each model did, the busiest first; two queries."""
+    steps: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for row in _steps(period).values("model_name", "step").annotate(sum=Sum("answers")):
+        steps[row["model_name"]][row["step"]] = row["sum"]
+    sums = _hours(period).values("model_name").annotate(**{f"sum_{name}": Sum(name) for name in (*OUTCOMES, *TOKENS)})
+    rows = [
+        ModelRow(
+            row["model_name"],
+            sum(row[f"sum_{name}"] for name in OUTCOMES),
+            row["sum_failed"],
+            row["sum_refused"],
+            row["sum_prompt_tokens"],
+            row["sum_output_tokens"],
+            row["sum_thinking_tokens"],
+            row["sum_cached_tokens"],
+            p50=percentile(steps[row["model_name"]], 0.5),
+            p95=percentile(steps[row["model_name"]], 0.95),
+        )
+        for row in sums
+    ]
+    return sorted(rows, key=lambda row: (-row.requests, row.model_name))
+
+
+def _hours(period: Period) -> Any:
+    hours = ModelHour.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by()
+    return hours.filter(model_name=period.model_name) if period.model_name else hours
+
+
+def _steps(period: Period) -> Any:
+    steps = FirstByte.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by()
+    return steps.filter(model_name=period.model_name) if period.model_name else steps
+
+
+def _of_keys(period: Period) -> defaultdict[Any, Counter[str]]:
+    """Return the sums of some keys. Hours know no models, so that a model is looked up day by day."""
+    sums: defaultdict[Any, Counter[str]] = defaultdict(Counter)
+    numbers = {"given": Sum("answers"), "broken": Sum("errors"), "429s": Sum("refusals")}
+    rows: Any
+    if period.is_hourly and not period.model_name:
+        rows = KeyHour.objects.filter(hour__gte=period.since, hour__lt=period.until)
+        rows = _only(rows, period).values("hour").annotate(**numbers)
+    else:
+        rows = DailyUsage.objects.filter(day__range=(period.first, period.last))
+        rows = _only(rows, period)
+        if period.model_name:
+            rows = rows.filter(model_name=period.model_name)
+        spent = {"tokens": Sum("prompt_tokens") + Sum("output_tokens") + Sum("thinking_tokens")}
+        rows = rows.values("day").annotate(**numbers, **spent)
+    for row in rows.order_by():
+        slot = sums[period.slot_of(row["hour"]) if "hour" in row else row["day"]]
+        slot["at_once"] += row["given"] - row["broken"]
+        slot["failed"] += row["broken"]
+        slot["refused"] += row["429s"]
+        slot["tokens"] += row.get("tokens", 0)
+    return sums
+
+
+def _only(rows: Any, period: Period) -> Any:
+    if period.key_id:
+        rows = rows.filter(key=period.key_id)
+    return rows.filter(key__project=period.project_id) if period.project_id else rows
