@@ -8,18 +8,27 @@ from collections.abc import Callable
 
 from bench.claims import claims
 from bench.latency import latency
+from bench.pages import pages
 from bench.processes import raise_open_files
 from bench.rps import rps
 from bench.streams import streams
 from bench.table import Row, table
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"rps": rps, "streams": streams, "latency": latency, "claims": claims}
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "rps": rps,
+    "streams": streams,
+    "latency": latency,
+    "claims": claims,
+    "pages": pages,
+}
 LEGEND = """\
 rps: 32 connections, static upstream; latency: one connection. Reference of both: nginx's proxy_pass in our place,
 as it comes, which opens a connection for each request; "kept" is nginx told to keep its upstream connections.
 obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
 streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
 claims: 10,000 keys in 10,000 or 2,000 projects, all but ten of these exhausted; reference: 10 keys in 10 projects.
+pages: 1,000 keys, 5 models, two years, a million requests in the log; reference: the 300 ms that a page may take on the
+server, and for the relay (8 connections) its p99 while nobody loads a page.
 Medians of interleaved rounds, but sums of errors, and the worst round of whole streams and maxima."""
 
 

@@ -195,6 +195,10 @@ PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
 LOGIN_URL = "admin:login"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", gettext_lazy("English")), ("zh-hans", gettext_lazy("Simplified Chinese"))]
+LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # where makemessages puts what it finds in templates
+# Pages speak the language of the browser, commands that of the terminal; the first of these that is set counts.
+_TERMINAL = next(filter(None, (env.str(name, "") for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
+TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
 STATIC_URL = "/static/"

@@ -3,11 +3,12 @@
 from django.apps import AppConfig
 from django.core.signals import request_started
 from django.db import close_old_connections, reset_queries
+from django.utils.translation import gettext_lazy
 
 
 class ProxyConfig(AppConfig):
     name = "proxy"
-    verbose_name = "Gemini keys"
+    verbose_name = gettext_lazy("Gemini keys")
 
     def ready(self) -> None:
         # Both look through all connections when a request begins. Ours are closed when it ends, and queries are not

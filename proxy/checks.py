@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 from django.db import connection
+from django.utils.translation import gettext as _
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
@@ -21,8 +22,8 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.PLACEHOLDER_TOKEN.strip():
         found.append(
             Error(
-                "PLACEHOLDER_TOKEN is empty: no client could show it.",
-                hint="Leave the variable out for the default, or set a long random text.",
+                _("PLACEHOLDER_TOKEN is empty: no client could show it."),
+                hint=_("Leave the variable out for the default, or set a long random text."),
                 id="proxy.E001",
             )
         )
@@ -33,21 +34,27 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if upstream.scheme not in ("http", "https") or not upstream.host:
         found.append(
             Error(
-                "UPSTREAM_URL is not an address.",
-                hint="Write it like https://generativelanguage.googleapis.com",
+                _("UPSTREAM_URL is not an address."),
+                hint=_("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"},
                 id="proxy.E002",
             )
         )
     if settings.EXHAUSTED_STATUS not in (429, 503):
-        found.append(Error("EXHAUSTED_STATUS is neither 503 nor 429.", id="proxy.E003"))
+        found.append(Error(_("EXHAUSTED_STATUS is neither 503 nor 429."), id="proxy.E003"))
     ports = [re.search(r":(\d{1,5})$", address.strip()) for address in settings.BIND.split(",")]
     if not all(port and int(port[1]) < 65_536 for port in ports):
-        found.append(Error("BIND has no port.", hint="Write it like 0.0.0.0:5000", id="proxy.E004"))
+        found.append(
+            Error(
+                _("BIND has no port."),
+                hint=_("Write it like %(example)s") % {"example": "0.0.0.0:5000"},
+                id="proxy.E004",
+            )
+        )
     if getproxies().get("https", "").startswith("socks"):
         found.append(
             Error(
-                "HTTPS_PROXY is a SOCKS proxy, which the relay cannot use.",
-                hint="Give the address of an HTTP proxy, like http://127.0.0.1:8080, or leave HTTPS_PROXY out.",
+                _("HTTPS_PROXY is a SOCKS proxy, which the relay cannot use."),
+                hint=_("Give the address of an HTTP proxy, like http://127.0.0.1:8080, or leave HTTPS_PROXY out."),
                 id="proxy.E005",
             )
         )
@@ -65,8 +72,9 @@ def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         CheckWarning(
-            f"SQLite {Database.sqlite_version} can corrupt a database under load (sqlite.org/wal.html, WAL-reset bug).",
-            hint="pip install pysqlite3 (0.6.1 or later) where it has a wheel, or use PostgreSQL.",
+            _("SQLite %(version)s can corrupt a database under load (sqlite.org/wal.html, WAL-reset bug).")
+            % {"version": Database.sqlite_version},
+            hint=_("pip install pysqlite3 (0.6.1 or later) where it has a wheel, or use PostgreSQL."),
             id="proxy.W001",
         )
     ]

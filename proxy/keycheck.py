@@ -12,10 +12,11 @@ import requests
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from proxy.gemini import credential_for
 from proxy.masking import mask_bytes
-from proxy.models import ApiKey
+from proxy.models import FAULTS, ApiKey
 from proxy.refusals import message_in, read_fault, read_refusal
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,12 @@ class Verdict(enum.StrEnum):
     GOOD = "good"
     BAD = "bad"
     UNKNOWN = "unknown"  # no answer, or one that says nothing about the key
+
+    @property
+    def label(self) -> str:
+        """The verdict in the reader's language."""
+        words = {Verdict.GOOD: gettext("good"), Verdict.BAD: gettext("bad"), Verdict.UNKNOWN: gettext("unknown")}
+        return words[self]
 
 
 def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKey, Verdict, str]]:
@@ -48,13 +55,13 @@ def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKe
                 reason = message_in(content)
                 if not rows.mark_bad(fault, reason, moment):
                     rows.put_off_check(moment)
-                yield key, Verdict.BAD, f"{fault}: {reason}"
+                yield key, Verdict.BAD, f"{dict(FAULTS)[fault]}: {reason}"
             elif status == 200 or read_refusal(status, content):
                 if key.fault:
                     rows.clear_fault(moment)
                 yield key, Verdict.GOOD, ""
             else:
-                yield key, Verdict.UNKNOWN, f"HTTP {status}" if status else "no answer"
+                yield key, Verdict.UNKNOWN, f"HTTP {status}" if status else gettext("no answer")
 
 
 class BadKeysWatch:

@@ -1,6 +1,7 @@
 """Lists of keys as people keep them: key.txt, or lines pasted into the admin. Pure functions."""
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from proxy.masking import KEY_SHAPE
@@ -21,14 +22,22 @@ class KeyLines(NamedTuple):
     repeated: int
 
 
-def read_keys(text: str) -> KeyLines:
-    """Return the keys in `text`, one a line; blank lines, `#` comments, CRLF, a BOM and stray spaces do not matter."""
-    secrets: dict[str, None] = {}
-    malformed, odd, repeated = [], [], 0
+def read_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of `text` that should be a key, each with its number, from 1.
+
+    Blank lines, `#` comments, CRLF, a BOM and stray spaces do not matter.
+    """
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         secret = re.sub(r"\s#.*", "", line).strip()
-        if not secret or secret.startswith("#"):
-            continue
+        if secret and not secret.startswith("#"):
+            yield number, secret
+
+
+def read_keys(text: str) -> KeyLines:
+    """Return the keys in `text`, one a line."""
+    secrets: dict[str, None] = {}
+    malformed, odd, repeated = [], [], 0
+    for number, secret in read_lines(text):
         if not POSSIBLE_SECRET.fullmatch(secret):
             malformed.append(number)
         elif secret in secrets:

@@ -97,6 +97,16 @@ class Ledger:
         self._start_lock = threading.Lock()
         self._writer: threading.Thread | None = None
 
+    @property
+    def queued(self) -> int:
+        """How many entries nobody has taken out of the queue yet; about, since others put and take meanwhile."""
+        return self._queue.qsize()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a key that rests."""
+        return len(self._waiting)
+
     def claim(self, wish: Wish) -> tuple[Claim, bool]:
         """Return the key to ask with, and whether it had to be waited for.
 

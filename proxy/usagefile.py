@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
+from django.utils.translation import gettext
 
 from proxy.keyfile import POSSIBLE_SECRET
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
@@ -49,15 +50,15 @@ def parse_usage(text: str) -> UsageFile:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise BadUsageFile(f"it is not JSON ({exc})") from None
+        raise BadUsageFile(gettext("it is not JSON (%(error)s)") % {"error": exc}) from None
     if not isinstance(content, dict) or "date" not in content or "counts" not in content:
-        raise BadUsageFile('it has no "date" and "counts"')
+        raise BadUsageFile(gettext('it has no "date" and "counts"'))
     try:
         day = date.fromisoformat(content["date"])
     except (TypeError, ValueError):
-        raise BadUsageFile('its "date" is not like 2026-11-23') from None
+        raise BadUsageFile(gettext('its "date" is not like 2026-11-23')) from None
     if day < _FIRST_DAY:
-        raise BadUsageFile(f"nothing was counted in {day.year}")
+        raise BadUsageFile(gettext("nothing was counted in %(year)d") % {"year": day.year})
     model_counts = {
         secret: _numbers(models, "model_counts") for secret, models in _dict(content.get("model_counts", {})).items()
     }
@@ -68,11 +69,11 @@ def parse_usage(text: str) -> UsageFile:
             models[NO_MODEL] = models.get(NO_MODEL, 0) + rest
     exhausted = content.get("exhausted_keys", {})
     if not all(map(_is_secret, [*counts, *(exhausted if isinstance(exhausted, list | dict) else ())])):
-        raise BadUsageFile("some of its keys can be none")
+        raise BadUsageFile(gettext("some of its keys can be none"))
     if isinstance(exhausted, list) and all(isinstance(secret, str) for secret in exhausted):
         return UsageFile(day, counts, {secret: [""] for secret in exhausted})
     if not isinstance(exhausted, dict) or not all(_are_strings(models) for models in exhausted.values()):
-        raise BadUsageFile('its "exhausted_keys" are neither a list of keys nor lists of models by key')
+        raise BadUsageFile(gettext('its "exhausted_keys" are neither a list of keys nor lists of models by key'))
     return UsageFile(day, counts, exhausted)
 
 
@@ -150,7 +151,7 @@ def export_usage(day: date, moment: datetime) -> str:
 
 def _dict(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadUsageFile('its "model_counts" are not numbers by key and model')
+        raise BadUsageFile(gettext('its "model_counts" are not numbers by key and model'))
     return value
 
 
@@ -158,7 +159,7 @@ def _numbers(value: Any, name: str) -> dict[str, int]:
     if not isinstance(value, dict) or not all(
         isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in value.values()
     ):
-        raise BadUsageFile(f'its "{name}" are not whole numbers by key')
+        raise BadUsageFile(gettext('its "%(name)s" are not whole numbers by key') % {"name": name})
     return value
 
 

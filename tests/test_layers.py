@@ -13,6 +13,7 @@ PROXY = ROOT / "proxy"
 MODULES = {
     path.relative_to(PROXY).with_suffix("").as_posix().removesuffix("/__init__"): path for path in PROXY.rglob("*.py")
 }
+REPORTS = {name for name in MODULES if name.split("/")[0] == "reports"}
 MODELS = {name for name in MODULES if name.split("/")[0] == "models"}
 # What writes on the hot path, and what it stands on.
 LEDGER = {"ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock", "history"}
@@ -102,7 +103,13 @@ def test_the_relay_knows_both_sides_and_no_request() -> None:
     assert not any(uses(name, "django") for name in ("relay", "journey"))
 
 
-@pytest.mark.parametrize("name", sorted(LEDGER | MODELS | {"pool", "reports"}))
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_reports_know_no_http_and_no_pages(name: str) -> None:
+    assert not any(uses(name, package) for package in KNOWS_HTTP)
+    assert not [found for found in own_imports_of(name) if found.split("/")[0] in ("pages", "views")]
+
+
+@pytest.mark.parametrize("name", sorted(LEDGER | MODELS | REPORTS | {"pool"}))
 def test_the_ledger_knows_no_upstream(name: str) -> None:
     assert not {"upstream", "relay", "journey", "views", "incoming", "errors"} & own_imports_of(name)
 

@@ -117,12 +117,12 @@ def test_a_key_has_bars_of_its_own_tries(pool: Pool) -> None:
 def test_times_to_the_first_byte_are_about_right(pool: Pool) -> None:
     [key] = pool("one")
     write(*(request_of(key, first_byte_ms=milliseconds) for milliseconds in [400] * 90 + [9_000] * 10))
-    p50, p95 = traffic.first_bytes(Period.ending(NOW, "24h", PACIFIC))
-    assert p50 is not None
-    assert p95 is not None
-    assert abs(p50 / 400 - 1) < 0.2
-    assert abs(p95 / 9_000 - 1) < 0.2
-    assert traffic.first_bytes(Period.ending(NOW - timedelta(days=9), "24h", PACIFIC)) == (None, None)
+    [model] = traffic.models(Period.ending(NOW, "24h", PACIFIC))
+    assert model.p50 is not None
+    assert model.p95 is not None
+    assert abs(model.p50 / 400 - 1) < 0.2
+    assert abs(model.p95 / 9_000 - 1) < 0.2
+    assert traffic.models(Period.ending(NOW - timedelta(days=9), "24h", PACIFIC)) == []
 
 
 # What is left

@@ -3,105 +3,35 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin, messages
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
 
+from proxy.admin.key_filters import ProjectFilter, StateFilter
+from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
+from proxy.admin.paste import Preview
 from proxy.keycheck import Verdict, check_keys
-from proxy.keyfile import read_keys
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from proxy.pool import add_keys
 from proxy.reports import today
 
-if TYPE_CHECKING:  # Django's classes take a model only in the stubs
-    KeyForm = forms.ModelForm[ApiKey]
+if TYPE_CHECKING:  # Django's class takes a model only in the stubs
     KeyAdmin = admin.ModelAdmin[ApiKey]
 else:
-    KeyForm, KeyAdmin = forms.ModelForm, admin.ModelAdmin
+    KeyAdmin = admin.ModelAdmin
 
-
-class ChangeKeyForm(KeyForm):
-    """A key's name, and its project by name."""
-
-    project_name = forms.CharField(
-        label="Google project",
-        max_length=100,
-        required=False,
-        help_text="Its number, or any name. Quotas belong to projects: keys of one share them and rest together. "
-        "Left empty, it is filled in when Google names it in an error.",
-    )
-
-    class Meta:
-        model = ApiKey
-        fields = ["name", "is_enabled"]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.instance.pk:
-            self.initial["project_name"] = self.instance.project.name
-
-
-class NewKeysForm(ChangeKeyForm):
-    """One key, or many: a textarea, one a line."""
-
-    secrets = forms.CharField(
-        label="API keys",
-        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "autocomplete": "off"}),
-        help_text="One key a line, as Google AI Studio shows them. Lines that begin with # and keys that are here "
-        "already do no harm. A key cannot be read again later.",
-    )
-
-    class Meta:
-        model = ApiKey
-        fields = ["name"]
-
-    def clean_secrets(self) -> list[str]:
-        lines = read_keys(self.cleaned_data["secrets"])
-        if lines.malformed:
-            raise forms.ValidationError(f"These lines are no keys: {', '.join(map(str, lines.malformed))}.")
-        if not lines.secrets:
-            raise forms.ValidationError("There is no key here.")
-        return lines.secrets
-
-
-class StateFilter(admin.SimpleListFilter):
-    """By what can be said of the key as a whole."""
-
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.value, str(state.label)) for state in KeyState if state is not KeyState.DELETED]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() == KeyState.BAD:
-            return queryset.bad()
-        if self.value() == KeyState.DISABLED:
-            return queryset.filter(is_enabled=False, fault="")
-        return queryset.usable() if self.value() == KeyState.USABLE else queryset
-
-
-class ProjectFilter(admin.SimpleListFilter):
-    """By what is known of the project."""
-
-    title = "project"
-    parameter_name = "its_project"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("shared", "shared with other keys"), ("known", "known"), ("unknown", "not known")]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() == "shared":
-            return queryset.filter(project_size__gt=1)
-        is_unknown = Q(project__name="")
-        return queryset.filter({"known": ~is_unknown, "unknown": is_unknown}.get(str(self.value()), Q()))
+_LEVELS = {Verdict.GOOD: messages.SUCCESS, Verdict.BAD: messages.ERROR, Verdict.UNKNOWN: messages.WARNING}
 
 
 @admin.register(ApiKey)
@@ -115,6 +45,7 @@ class ApiKeyAdmin(KeyAdmin):
     ordering = ["id"]
     list_per_page = 100
     form = ChangeKeyForm
+    add_form_template = "admin/proxy/apikey/add_form.html"
     fields = ["masked", "name", "project_name", "shares_with", "is_enabled", "state_shown", "last_used", "created_at"]
     readonly_fields = ["masked", "shares_with", "state_shown", "last_used", "created_at"]
     actions = ["check_with_google", "enable", "disable", "revive"]
@@ -130,33 +61,40 @@ class ApiKeyAdmin(KeyAdmin):
             .annotate(project_size=Subquery(its_keys.annotate(size=Count("id")).values("size")))
         )
 
-    @admin.display(description="key", ordering="name")
+    @admin.display(description=gettext_lazy("key"), ordering="name")
     def label_shown(self, key: ApiKey) -> str:
         return key.label
 
-    @admin.display(description="state", ordering="fault")
+    @admin.display(description=gettext_lazy("masked"))
+    def masked(self, key: ApiKey) -> str:
+        return key.masked
+
+    @admin.display(description=gettext_lazy("state"), ordering="fault")
     def state_shown(self, key: ApiKey) -> str:
         if key.state is KeyState.BAD:
-            return format_html("✕ {}: {}", key.get_fault_display(), key.fault_reason or "no reason given")
+            return format_html("✕ {}: {}", key.get_fault_display(), key.fault_reason or _("no reason given"))
         if key.state is KeyState.DISABLED:
-            return "○ disabled"
+            return _("○ disabled")
         rests = getattr(key, "rests", None)
-        return "● usable" if rests is None else f"◐ resting for {rests or 'all models'}"
+        if rests is None:
+            return _("● usable")
+        return _("◐ resting for %(model)s") % {"model": rests or _("all models")}
 
-    @admin.display(description="answers today", ordering="answers_today")
+    @admin.display(description=gettext_lazy("answers today"), ordering="answers_today")
     def answers_today(self, key: ApiKey) -> int:
         return getattr(key, "answers_today", None) or 0
 
-    @admin.display(description="project", ordering="project__name")
+    @admin.display(description=gettext_lazy("project"), ordering="project__name")
     def project_shown(self, key: ApiKey) -> str:
         size = getattr(key, "project_size", 1)
         url = reverse("admin:proxy_project_change", args=[key.project_id])
-        return format_html('<a href="{}">{}</a>{}', url, key.project, f", with {size - 1} more" if size > 1 else "")
+        more = _(", with %(count)d more") % {"count": size - 1} if size > 1 else ""
+        return format_html('<a href="{}">{}</a>{}', url, key.project, more)
 
-    @admin.display(description="shares its quotas with")
+    @admin.display(description=gettext_lazy("shares its quotas with"))
     def shares_with(self, key: ApiKey) -> str:
         others = ApiKey.objects.present().filter(project=key.project_id).exclude(pk=key.pk)
-        return ", ".join(other.label for other in others) or "no other key, as far as is known"
+        return _(", ").join(other.label for other in others) or _("no other key, as far as is known")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return ["secrets", "name", "project_name"] if obj is None else list(self.fields or [])
@@ -172,6 +110,39 @@ class ApiKeyAdmin(KeyAdmin):
         only_save = {"show_save_and_continue": False, "show_save_and_add_another": False}
         return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
 
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view  # asks for a login, and lets nobody keep the answer
+        own = [
+            path("preview/", wrap(self.preview), name="proxy_apikey_preview"),
+            path("<int:key_id>/check/", wrap(self.check_one), name="proxy_apikey_check"),
+        ]
+        return own + super().get_urls()
+
+    @method_decorator([require_POST, sensitive_post_parameters("secrets")])
+    def preview(self, request: HttpRequest) -> HttpResponse:
+        """Say what each pasted line is, and write nothing. For the script of the page where keys are added."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        preview = Preview.of(request.POST.get("secrets", ""), request.POST.get("project_name", ""))
+        content = {
+            "told": preview.told(),
+            "lines": render_to_string("admin/proxy/apikey/_preview.html", {"preview": preview}).strip(),
+            "button": preview.button,
+            "left_out": preview.malformed,
+        }
+        return JsonResponse(content, headers={"Cache-Control": "no-store"})
+
+    @method_decorator(require_POST)
+    def check_one(self, request: HttpRequest, key_id: int) -> HttpResponse:
+        """Ask Google about one key, and say on its page what came of it."""
+        key = get_object_or_404(ApiKey.objects.present(), pk=key_id)
+        if not self.has_change_permission(request, key):
+            raise PermissionDenied
+        for _key, verdict, reason in check_keys([key], timezone.now()):
+            told = _(", ").join(filter(None, [verdict.label, reason.rstrip(".")]))
+            self.message_user(request, _("Checked with Google: %(told)s.") % {"told": told}, _LEVELS[verdict])
+        return redirect("admin:proxy_apikey_change", key_id)
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Write a change with all that follows from it, or add every key that was pasted."""
         if change:
@@ -184,8 +155,12 @@ class ApiKeyAdmin(KeyAdmin):
         secrets = form.cleaned_data["secrets"]
         project = form.cleaned_data["project_name"]
         added = add_keys(secrets, timezone.now(), name=obj.name, project=project)
-        self.message_user(request, f"{added.new} added, {added.known} known.", messages.SUCCESS)
-        obj.pk = ApiKey.objects.get(secret=secrets[0]).pk  # what the admin writes its log about
+        told = [_("%(count)d added") % {"count": added.new}, _("%(count)d known") % {"count": added.known}]
+        if malformed := form.cleaned_data["malformed"]:
+            told.append(_("%(count)d malformed and left out") % {"count": malformed})
+        self.message_user(request, _("%(told)s.") % {"told": _(", ").join(told)}, messages.SUCCESS)
+        first = ApiKey.objects.get(secret=secrets[0])
+        obj.pk, obj.name, obj.secret = first.pk, first.name, first.secret  # what the admin writes its log about
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
         return redirect("admin:proxy_apikey_changelist")
@@ -201,22 +176,27 @@ class ApiKeyAdmin(KeyAdmin):
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
         """Say what deleting takes away: the secret. The history stays, so nothing stands in the way."""
         labels = [key.label for key in objs]
-        return labels, {"API keys": len(labels)}, set(), []
+        return labels, {str(ApiKey._meta.verbose_name_plural): len(labels)}, set(), []
 
-    @admin.action(description="Check with Google (spends no quota)")
+    @admin.action(description=gettext_lazy("Check with Google (spends no quota)"))
     def check_with_google(self, request: HttpRequest, queryset: Any) -> None:
-        found = Counter(verdict for _, verdict, _ in check_keys(queryset, timezone.now()))
-        told = ", ".join(f"{found[verdict]} {verdict}" for verdict in Verdict)
-        self.message_user(request, f"Checked: {told}.", messages.WARNING if found[Verdict.BAD] else messages.SUCCESS)
+        found = Counter(verdict for _key, verdict, _reason in check_keys(queryset, timezone.now()))
+        told = _("Checked: %(told)s.") % {
+            "told": _(", ").join(f"{found[verdict]} {verdict.label}" for verdict in Verdict)
+        }
+        self.message_user(request, told, messages.WARNING if found[Verdict.BAD] else messages.SUCCESS)
 
-    @admin.action(description="Enable")
+    @admin.action(description=gettext_lazy("Enable"))
     def enable(self, request: HttpRequest, queryset: Any) -> None:
-        self.message_user(request, f"{queryset.enable(timezone.now())} enabled.", messages.SUCCESS)
+        told = _("%(count)d enabled.") % {"count": queryset.enable(timezone.now())}
+        self.message_user(request, told, messages.SUCCESS)
 
-    @admin.action(description="Disable")
+    @admin.action(description=gettext_lazy("Disable"))
     def disable(self, request: HttpRequest, queryset: Any) -> None:
-        self.message_user(request, f"{queryset.disable(timezone.now())} disabled.", messages.SUCCESS)
+        told = _("%(count)d disabled.") % {"count": queryset.disable(timezone.now())}
+        self.message_user(request, told, messages.SUCCESS)
 
-    @admin.action(description="Revive: forget faults and exhaustion")
+    @admin.action(description=gettext_lazy("Revive: forget faults and exhaustion"))
     def revive(self, request: HttpRequest, queryset: Any) -> None:
-        self.message_user(request, f"{queryset.revive(timezone.now())} revived.", messages.SUCCESS)
+        told = _("%(count)d revived.") % {"count": queryset.revive(timezone.now())}
+        self.message_user(request, told, messages.SUCCESS)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from proxy.models import DailyUsage, ExhaustionEvent
 
@@ -62,10 +64,10 @@ class ExhaustionEventAdmin(LedgerAdmin):
     date_hierarchy = "since"
     ordering = ["-since"]
 
-    @admin.display(description="until", ordering="until")
+    @admin.display(description=gettext_lazy("until"), ordering="until")
     def until_shown(self, event: ExhaustionEvent) -> Any:
-        return event.until or "somebody acts"
+        return event.until or _("somebody acts")
 
-    @admin.display(description="model", ordering="model_name")
+    @admin.display(description=gettext_lazy("model"), ordering="model_name")
     def model_shown(self, event: ExhaustionEvent) -> str:
-        return event.model_name or "all models"
+        return event.model_name or _("all models")

@@ -8,8 +8,11 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from proxy.models import Project, Quota, Rotation
 from proxy.models.quotas import SET_NAMES
@@ -26,47 +29,49 @@ else:
     QuotaTabularInline = admin.TabularInline
 
 
-@admin.display(description="Google told")
+@admin.display(description=gettext_lazy("Google told"))
 def told(quota: Quota) -> str:
     """Return the limits that were learned from refusals, in words."""
     if quota.pk is None:
         return ""
     limits = {
-        "a minute": quota.learned_requests_per_minute,
-        "tokens a minute": quota.learned_input_tokens_per_minute,
-        "a day": quota.learned_requests_per_day,
+        _("%(limit)s a minute"): quota.learned_requests_per_minute,
+        _("%(limit)s tokens a minute"): quota.learned_input_tokens_per_minute,
+        _("%(limit)s a day"): quota.learned_requests_per_day,
     }
-    return ", ".join(f"{limit:,} {words}" for words, limit in limits.items() if limit is not None) or "nothing yet"
+    known = [words % {"limit": f"{limit:,}"} for words, limit in limits.items() if limit is not None]
+    return _(", ").join(known) or _("nothing yet")
 
 
-@admin.display(description="used today")
+@admin.display(description=gettext_lazy("used today"))
 def used_today(quota: Quota) -> str:
     """Return how many requests of the quota day are spent, and of how many."""
     if quota.pk is None:
         return ""
     used = quota.day_requests if quota.day == today(timezone.now()) else 0
     limit = quota.learned_requests_per_day if quota.requests_per_day is None else quota.requests_per_day
-    return f"{used:,}" if limit is None else f"{used:,} of {limit:,}"
+    return f"{used:,}" if limit is None else _("%(used)s of %(limit)s") % {"used": f"{used:,}", "limit": f"{limit:,}"}
 
 
-@admin.display(description="state")
+@admin.display(description=gettext_lazy("state"))
 def state(quota: Quota) -> str:
     """Return whether the quota may be asked now, as a shape and in words."""
     if quota.pk is None:
         return ""
     if quota.is_open:
-        return "● open"
+        return _("● open")
     if quota.is_barred or quota.opens_at is None:
-        return "○ closed until somebody acts"
+        return _("○ closed until somebody acts")
     if quota.opens_at <= timezone.now():
-        return "● open"
-    return f"◐ resting until {localtime(quota.opens_at):%b %d, %H:%M:%S}"
+        return _("● open")
+    return _("◐ resting until %(moment)s") % {"moment": date_format(localtime(quota.opens_at), _("M d, H:i:s"))}
 
 
 def keys_of(project: Project) -> str:
     """Return the labels of the project's keys, at most five of them."""
     labels = [key.label for key in project.keys.all() if key.deleted_at is None]
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    told = _(", ").join(labels[:5])
+    return _("%(told)s and %(count)d more") % {"told": told, "count": len(labels) - 5} if len(labels) > 5 else told
 
 
 class LimitsForm(QuotaModelForm):
@@ -91,7 +96,7 @@ class QuotaInline(QuotaTabularInline):
     readonly_fields = ["told_by_google", "used", "state"]
     extra = 1
     can_delete = False
-    verbose_name, verbose_name_plural = "model", "limits, model by model"
+    verbose_name, verbose_name_plural = gettext_lazy("model"), gettext_lazy("limits, model by model")
     told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
@@ -114,11 +119,11 @@ class ProjectAdmin(ProjectModelAdmin):
         projects = super().get_queryset(request).annotate(size=Count("keys", filter=is_present)).filter(size__gt=0)
         return projects.prefetch_related("keys").order_by("-size", "name", "id")
 
-    @admin.display(description="project", ordering="name")
+    @admin.display(description=gettext_lazy("project"), ordering="name")
     def name_shown(self, project: Project) -> str:
         return str(project)
 
-    @admin.display(description="keys, which share its quotas")
+    @admin.display(description=gettext_lazy("keys, which share its quotas"))
     def keys_shown(self, project: Project) -> str:
         return keys_of(project)
 
@@ -158,7 +163,7 @@ class QuotaAdmin(QuotaModelAdmin):
         quotas = super().get_queryset(request).filter(pk__in=Quota.objects.of_models())
         return quotas.filter(project__keys__deleted_at=None).distinct().prefetch_related("project__keys")
 
-    @admin.display(description="project", ordering="project__name")
+    @admin.display(description=gettext_lazy("project"), ordering="project__name")
     def project_shown(self, quota: Quota) -> str:
         url = reverse("admin:proxy_project_change", args=[quota.project_id])
         return format_html('<a href="{}">{}</a><br>{}', url, quota.project, keys_of(quota.project))
@@ -174,8 +179,9 @@ class QuotaAdmin(QuotaModelAdmin):
         limits = {name: form.cleaned_data[name] for name in form.changed_data}
         Quota.objects.filter(pk=obj.pk).set_limits(timezone.now(), **limits)
 
-    @admin.action(description="Forget what Google told")
+    @admin.action(description=gettext_lazy("Forget what Google told"))
     def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
         quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         quotas.forget_learned(timezone.now())
-        self.message_user(request, f"Forgotten for {quotas.count()}. They are learned again.", messages.SUCCESS)
+        told = _("Forgotten for %(count)d. They are learned again.") % {"count": quotas.count()}
+        self.message_user(request, told, messages.SUCCESS)

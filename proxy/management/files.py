@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from django.core.management.base import CommandError
+from django.utils.translation import gettext as _
 
 
 def read_text(name: str) -> str:
@@ -14,22 +15,24 @@ def read_text(name: str) -> str:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise CommandError(f"There is no file {name}.") from None
+        raise CommandError(_("There is no file %(name)s.") % {"name": name}) from None
     except IsADirectoryError:
-        raise CommandError(f"{name} is a directory; name a file in it.") from None
+        raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name}) from None
     except UnicodeDecodeError as exc:
-        raise CommandError(f"{name} is not UTF-8 text (byte {exc.start}); save it as UTF-8.") from None
+        told = {"name": name, "byte": exc.start}
+        raise CommandError(_("%(name)s is not UTF-8 text (byte %(byte)d); save it as UTF-8.") % told) from None
     except OSError as exc:
-        raise CommandError(f"{name} cannot be read: {exc.strerror}.") from None
+        told = {"name": name, "error": exc.strerror}
+        raise CommandError(_("%(name)s cannot be read: %(error)s.") % told) from None
 
 
 def write_private(name: str, text: str) -> None:
     """Write `text` to the file `name` at once and whole, readable by its owner alone. Raises CommandError."""
     path = Path(name).resolve()  # through a link to the file itself
     if path.is_dir():
-        raise CommandError(f"{name} is a directory; name a file in it.")
+        raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name})
     if path.exists() and not path.is_file():
-        raise CommandError(f"{name} is no plain file; use - for standard output.")
+        raise CommandError(_("%(name)s is no plain file; use - for standard output.") % {"name": name})
     try:
         # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
@@ -42,4 +45,5 @@ def write_private(name: str, text: str) -> None:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as exc:
-        raise CommandError(f"{name} cannot be written: {exc.strerror}.") from None
+        told = {"name": name, "error": exc.strerror}
+        raise CommandError(_("%(name)s cannot be written: %(error)s.") % told) from None

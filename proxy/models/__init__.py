@@ -5,12 +5,13 @@ Each module knows those before it: projects, exhaustion, quotas, keys, usage, hi
 
 from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.history import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
-from proxy.models.keys import ApiKey, KeyState, key_label
+from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
 from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
 from proxy.models.usage import DailyUsage
 
 __all__ = [
+    "FAULTS",
     "NO_MODEL",
     "ApiKey",
     "DailyUsage",
@@ -27,4 +28,5 @@ __all__ = [
     "Use",
     "key_label",
     "lock_quotas",
+    "shown_label",
 ]

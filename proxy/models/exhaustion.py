@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Self
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from proxy.models.projects import Project
 from proxy.refusals import Refusal, Window
@@ -49,12 +51,12 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
 
 
 WINDOWS = [
-    (Window.DAY.value, "requests or tokens a day"),
-    (Window.MINUTE.value, "requests a minute"),
-    (Window.TOKENS.value, "input tokens a minute"),
-    (Window.NONE.value, "the project may not use this model"),
-    (Window.CREDITS.value, "credits spent, or a spending cap"),
-    (Window.UNKNOWN.value, "no reason given"),
+    (Window.DAY.value, _("requests or tokens a day")),
+    (Window.MINUTE.value, _("requests a minute")),
+    (Window.TOKENS.value, _("input tokens a minute")),
+    (Window.NONE.value, _("the project may not use this model")),
+    (Window.CREDITS.value, _("credits spent, or a spending cap")),
+    (Window.UNKNOWN.value, _("no reason given")),
 ]
 
 
@@ -65,9 +67,9 @@ class ExhaustionEvent(models.Model):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="exhaustion")
     model_name = models.CharField(max_length=200, blank=True)
     window = models.CharField(max_length=10, choices=WINDOWS)
-    limit = models.PositiveBigIntegerField(null=True, help_text="The limit that Google named, if it did.")
+    limit = models.PositiveBigIntegerField(null=True, help_text=_("The limit that Google named, if it did."))
     since = models.DateTimeField()
-    until = models.DateTimeField(null=True, help_text="Empty: until somebody revives the key.")
+    until = models.DateTimeField(null=True, help_text=_("Empty: until somebody revives the key."))
 
     objects = ExhaustionEventQuerySet.as_manager()
 
@@ -78,4 +80,9 @@ class ExhaustionEvent(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.key}, {self.model_name or 'all models'}, since {self.since:%Y-%m-%d %H:%M}"
+        what = {
+            "key": self.key,
+            "model": self.model_name or gettext("all models"),
+            "since": f"{self.since:%Y-%m-%d %H:%M}",
+        }
+        return gettext("%(key)s, %(model)s, since %(since)s") % what

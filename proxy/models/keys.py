@@ -5,6 +5,8 @@ from typing import Self
 
 from django.db import connection, models, transaction
 from django.db.models import Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from proxy.masking import last_four
 from proxy.models.exhaustion import ExhaustionEvent
@@ -18,17 +20,34 @@ LONGEST_CHECK_PAUSE = timedelta(days=1)
 
 
 def key_label(key_id: int, name: str, secret: str | None) -> str:
-    """Return how pages and logs call a key: its name, or number, and the last four characters of its secret."""
+    """Return how logs and headers call a key: its name, or number, and the last four characters of its secret."""
     return f"{name or f'key {key_id}'} {last_four(secret) if secret else '(deleted)'}"
+
+
+def shown_label(key_id: int, name: str, secret: str | None) -> str:
+    """Return how pages call a key: as `key_label`, in the reader's language."""
+    name = name or gettext("key %(number)s") % {"number": key_id}
+    four = last_four(secret) if secret else gettext("(deleted)")
+    return f"{name} {four}"
+
+
+FAULTS = [
+    (Fault.INVALID.value, _("invalid")),
+    (Fault.EXPIRED.value, _("expired")),
+    (Fault.SUSPENDED.value, _("suspended")),
+    (Fault.LEAKED.value, _("leaked")),
+    (Fault.DENIED.value, _("denied")),
+    (Fault.BLOCKED.value, _("blocked")),
+]
 
 
 class KeyState(models.TextChoices):
     """What can be said of a key as a whole; resting is said for each model."""
 
-    USABLE = "usable", "usable"
-    DISABLED = "disabled", "disabled"
-    BAD = "bad", "bad"
-    DELETED = "deleted", "deleted"
+    USABLE = "usable", _("usable")
+    DISABLED = "disabled", _("disabled")
+    BAD = "bad", _("bad")
+    DELETED = "deleted", _("deleted")
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -129,29 +148,29 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 class ApiKey(models.Model):
     """A member of the pool: one Gemini API key, and the Google project it belongs to."""
 
-    name = models.CharField(max_length=100, blank=True, help_text="How people call this key. May stay empty.")
+    name = models.CharField(max_length=100, blank=True, help_text=_("How people call this key. May stay empty."))
     secret = models.CharField(
         max_length=300,
         unique=True,
         null=True,
         editable=False,
-        help_text="The key itself, as Google AI Studio shows it. It cannot be read again later.",
+        help_text=_("The key itself, as Google AI Studio shows it. It cannot be read again later."),
     )
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="keys")
-    is_enabled = models.BooleanField("enabled", default=True, help_text="Only enabled keys are in the rotation.")
-    fault = models.CharField(max_length=20, blank=True, editable=False, choices=[(f.value, f.value) for f in Fault])
+    is_enabled = models.BooleanField(_("enabled"), default=True, help_text=_("Only enabled keys are in the rotation."))
+    fault = models.CharField(max_length=20, blank=True, editable=False, choices=FAULTS)
     fault_reason = models.CharField(max_length=300, blank=True, editable=False)
     fault_since = models.DateTimeField(null=True, editable=False)
-    next_check = models.DateTimeField(null=True, editable=False, help_text="When a bad key is asked about again.")
-    last_used = models.DateTimeField(null=True, editable=False, help_text="To the minute.")
+    next_check = models.DateTimeField(null=True, editable=False, help_text=_("When a bad key is asked about again."))
+    last_used = models.DateTimeField(null=True, editable=False, help_text=_("To the minute."))
     created_at = models.DateTimeField(auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
-        verbose_name = "API key"
-        verbose_name_plural = "API keys"
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
         constraints = [
             models.CheckConstraint(
                 condition=Q(deleted_at=None, secret__isnull=False) | Q(deleted_at__isnull=False, secret=None),
@@ -166,12 +185,12 @@ class ApiKey(models.Model):
     @property
     def masked(self) -> str:
         """The last four characters of the secret; "deleted" when there is none any more."""
-        return last_four(self.secret) if self.secret else "deleted"
+        return last_four(self.secret) if self.secret else gettext("deleted")
 
     @property
     def label(self) -> str:
-        """How pages and logs call the key: name (or number) and last four characters."""
-        return key_label(self.pk, self.name, self.secret)
+        """How pages call the key: name (or number) and last four characters."""
+        return shown_label(self.pk, self.name, self.secret)
 
     @property
     def state(self) -> KeyState:

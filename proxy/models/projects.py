@@ -2,6 +2,8 @@
 
 from django.db import models
 from django.db.models import Count, Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 CHUNK = 500  # keys or projects in one query
 
@@ -24,7 +26,7 @@ class Project(models.Model):
     name = models.CharField(
         max_length=100,
         blank=True,
-        help_text="Its number or id, as Google shows it, or any name: keys of one project share its quotas.",
+        help_text=_("Its number or id, as Google shows it, or any name: keys of one project share its quotas."),
     )
 
     objects = ProjectQuerySet.as_manager()
@@ -33,4 +35,4 @@ class Project(models.Model):
         constraints = [models.UniqueConstraint(fields=["name"], condition=~Q(name=""), name="one_project_of_a_name")]
 
     def __str__(self) -> str:
-        return self.name or "not known"
+        return self.name or gettext("not known")

@@ -7,15 +7,20 @@ spent. All but the limits is derived, and `settle` writes it anew from keys, exh
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from django.db import connection, models, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import BigIntegerField, Case, F, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Least, NullIf
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from proxy.models.exhaustion import WITH_LIMITS, ExhaustionEvent
 from proxy.models.projects import CHUNK, Project
+
+if TYPE_CHECKING:  # a text that may be translated late
+    from django_stubs_ext import StrOrPromise
 
 # The model of calls that name none, and the rotation of those that spend no quota: lists, files, counting tokens.
 NO_MODEL = "-"
@@ -192,13 +197,13 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             )
 
 
-def _limit(label: str) -> "models.PositiveBigIntegerField[int | None, int | None]":
-    help_text = "Set by hand, it wins over what Google told. Empty: what Google told, if anything."
+def _limit(label: "StrOrPromise") -> "models.PositiveBigIntegerField[int | None, int | None]":
+    help_text = _("Set by hand, it wins over what Google told. Empty: what Google told, if anything.")
     return models.PositiveBigIntegerField(label, null=True, blank=True, help_text=help_text)
 
 
-def _learned(label: str) -> "models.PositiveBigIntegerField[int | None, int | None]":
-    return models.PositiveBigIntegerField(f"{label}, as Google told", null=True, blank=True, editable=False)
+def _learned(label: "StrOrPromise") -> "models.PositiveBigIntegerField[int | None, int | None]":
+    return models.PositiveBigIntegerField(label, null=True, blank=True, editable=False)
 
 
 def _in_force(name: str) -> Coalesce:
@@ -215,14 +220,14 @@ class Quota(models.Model):
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="quotas")
-    model_name = models.CharField("model", max_length=200, blank=True)
+    model_name = models.CharField(_("model"), max_length=200, blank=True)
 
-    requests_per_minute = _limit("requests a minute")
-    input_tokens_per_minute = _limit("input tokens a minute")
-    requests_per_day = _limit("requests a day")
-    learned_requests_per_minute = _learned("requests a minute")
-    learned_input_tokens_per_minute = _learned("input tokens a minute")
-    learned_requests_per_day = _learned("requests a day")
+    requests_per_minute = _limit(_("requests a minute"))
+    input_tokens_per_minute = _limit(_("input tokens a minute"))
+    requests_per_day = _limit(_("requests a day"))
+    learned_requests_per_minute = _learned(_("requests a minute, as Google told"))
+    learned_input_tokens_per_minute = _learned(_("input tokens a minute, as Google told"))
+    learned_requests_per_day = _learned(_("requests a day, as Google told"))
     most_in_a_minute = models.PositiveIntegerField(default=0, editable=False)
     most_in_a_day = models.PositiveIntegerField(default=0, editable=False)
 
@@ -267,7 +272,8 @@ class Quota(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.model_name or 'no model'}, project {self.project}"
+        what = {"model": self.model_name or gettext("no model"), "project": self.project}
+        return gettext("%(model)s, project %(project)s") % what
 
     @property
     def has_limits(self) -> bool:

@@ -1,6 +1,8 @@
 """What keys did, day by day: the long memory."""
 
 from django.db import models
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from proxy.models.keys import ApiKey
 
@@ -13,10 +15,10 @@ class DailyUsage(models.Model):
 
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage")
     model_name = models.CharField(max_length=200, blank=True)
-    day = models.DateField(help_text="The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise.")
+    day = models.DateField(help_text=_("The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise."))
     answers = models.PositiveBigIntegerField(default=0)
     imported_answers = models.PositiveBigIntegerField(
-        default=0, editable=False, help_text="How many of the answers came from a key_usage.txt."
+        default=0, editable=False, help_text=_("How many of the answers came from a key_usage.txt.")
     )
     errors = models.PositiveBigIntegerField(default=0)
     refusals = models.PositiveBigIntegerField(default=0)
@@ -26,11 +28,12 @@ class DailyUsage(models.Model):
     cached_tokens = models.PositiveBigIntegerField(default=0)
 
     class Meta:
-        verbose_name_plural = "daily usage"
+        verbose_name_plural = _("daily usage")
         constraints = [
             models.UniqueConstraint(fields=["key", "model_name", "day"], name="one_row_for_key_model_day"),
         ]
         indexes = [models.Index(fields=["day", "model_name"], name="usage_by_day")]
 
     def __str__(self) -> str:
-        return f"{self.key}, {self.model_name or 'no model'}, {self.day}: {self.answers}"
+        model_name = self.model_name or gettext("no model")
+        return f"{self.key}, {model_name}, {self.day}: {self.answers}"

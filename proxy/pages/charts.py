@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
+
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +29,10 @@ class Chart:
         """What pages.js gives to Chart.js."""
         series = [{"label": str(name), "color": color, "data": values} for name, color, values in self.series]
         return {"kind": self.kind, "stacked": self.is_stacked, "labels": self.labels, "series": series}
+
+
+def slot_name(begin: datetime | date) -> str:
+    """Return an hour or a day as charts name it."""
+    if isinstance(begin, datetime):
+        return date_format(localtime(begin), "H:i")
+    return date_format(begin, "MONTH_DAY_FORMAT")

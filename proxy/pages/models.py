@@ -1,16 +1,100 @@
-"""Models."""
+"""Models: what each of them did, over time and in sum, and what is known of its limits."""
 
 from datetime import UTC, datetime
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from proxy.pages.filters import read_filters
+from proxy.pages.charts import Chart, slot_name
+from proxy.pages.filters import Filters, read_filters
 from proxy.pages.page import answer, dashboard_page
+from proxy.pages.tables import Cell, Column, Table
+from proxy.reports import by_model
+from proxy.reports.by_model import MOST_MODELS, ModelBars
+from proxy.templatetags.proxy import model_name
 
 
 @dashboard_page
 def models(request: HttpRequest) -> HttpResponse:
-    """Show the page."""
+    """Show models, of the period that the filters say."""
     moment = datetime.now(UTC)
-    return answer(request, "models", _("Models"), filters=read_filters(request, moment), tables=[], moment=moment)
+    filters = read_filters(request, moment)
+    bars = by_model.bars(filters.period)
+    return answer(
+        request,
+        "models",
+        _("Models"),
+        filters=filters,
+        tables=[_models_table(filters), _limits_table(filters), _bars_table(bars)],
+        moment=moment,
+        chart=_chart(bars),
+    )
+
+
+def _models_table(filters: Filters) -> Table:
+    columns = [
+        Column("model", _("Model")),
+        Column("requests", _("Requests"), "number"),
+        Column("failed", _("Failed"), "number"),
+        Column("refused", _("Refused"), "number"),
+        Column("prompt_tokens", _("Tokens in"), "number"),
+        Column("output_tokens", _("out"), "number"),
+        Column("thinking_tokens", _("thinking"), "number"),
+        Column("cached_tokens", _("cached"), "number"),
+        Column("p50", _("First byte, median"), "ms"),
+        Column("p95", _("First byte, 95th percentile"), "ms"),
+    ]
+    rows = [(_model_cell(row.model_name, filters), *row[1:]) for row in by_model.models(filters.period)]
+    empty = _("No requests in this period. Point a client at this address: the README shows how.")
+    note = ""
+    if filters.period.has_keys:
+        note = _(
+            "Tries of these keys, by whole quota days; refused: Google's 429. "
+            "Times to the first byte are known of the whole pool only."
+        )
+    return Table("models", _("Models"), columns, rows, empty, note)
+
+
+def _limits_table(filters: Filters) -> Table:
+    words = {
+        "requests_per_minute": _("requests a minute"),
+        "input_tokens_per_minute": _("input tokens a minute"),
+        "requests_per_day": _("requests a day"),
+    }
+    columns = [
+        Column("model", _("Model")),
+        Column("limit", _("Limit")),
+        Column("lowest", _("Lowest"), "number"),
+        Column("highest", _("Highest"), "number"),
+        Column("known", _("Projects with a known limit"), "number"),
+        Column("projects", _("Projects"), "number"),
+    ]
+    rows = [
+        (_model_cell(row.model_name, filters), words[row.name], *row[2:])
+        for row in by_model.known_limits(filters.period)
+        if row.projects
+    ]
+    empty = _("No limit is known yet. Google tells them with its refusals; in the admin they can be set by hand.")
+    note = _("Set by hand, a limit wins over what Google told. Projects that may not be asked are left out.")
+    return Table("limits", _("Known limits"), columns, rows, empty, note)
+
+
+def _bars_table(bars: ModelBars) -> Table:
+    is_hourly = bool(bars.slots) and isinstance(bars.slots[0], datetime)
+    columns = [Column("begin", _("Hour") if is_hourly else _("Quota day"))]
+    columns += [Column(name, model_name(name), "number") for name in bars.requests]
+    columns.append(Column("others", _("Others"), "number"))
+    rows = list(zip(bars.slots, *bars.requests.values(), bars.others, strict=True))
+    return Table("bars", _("Requests by model over time"), columns, rows)
+
+
+def _chart(bars: ModelBars) -> Chart:
+    series = [(model_name(name), f"--model-{n}", row) for n, (name, row) in enumerate(bars.requests.items(), 1)]
+    if any(bars.others):
+        series.append((_("others"), f"--model-{MOST_MODELS + 1}", bars.others))
+    label = _("Requests by model over time; the last table says the same")
+    return Chart("models", label, [slot_name(slot) for slot in bars.slots], series)
+
+
+def _model_cell(name: str, filters: Filters) -> Cell:
+    return Cell(model_name(name), href=filters.query(model=name))

@@ -1,4 +1,4 @@
-"""Tables: what a page shows as HTML, and hands out as CSV and JSON, from one definition."""
+"""Figures, and tables: what a page shows as HTML, and hands out as CSV and JSON, from one definition."""
 
 import csv
 import io
@@ -23,6 +23,16 @@ class Cell(NamedTuple):
     href: str = ""
     note: str = ""
     html: str = ""
+
+
+class Figure(NamedTuple):
+    """A number at the top of the page. kind: as in a table; note: below it."""
+
+    label: str
+    value: object
+    kind: str = ""
+    note: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Sum
@@ -13,6 +13,12 @@ from proxy.reports.period import Period
 
 OUTCOMES = ("at_once", "after_fail_over", "refused", "failed")
 TOKENS = ("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+
+
+_LONGEST_FIRST_BYTES = timedelta(days=28)
+_SUMS = {f"sum_{name}": Sum(name) for name in OUTCOMES} | {
+    "sum_tokens": Sum("prompt_tokens") + Sum("output_tokens") + Sum("thinking_tokens")
+}
 
 
 class Bar(NamedTuple):
@@ -51,12 +57,19 @@ def bars(period: Period) -> list[Bar]:
         sums = _of_keys(period)
     else:
         sums = defaultdict(Counter)
-        for row in _hours(period).values("hour", *OUTCOMES, *TOKENS):
-            slot = sums[period.slot_of(row["hour"])]
-            for name in OUTCOMES:
-                slot[name] += row[name]
-            slot["tokens"] += row["prompt_tokens"] + row["output_tokens"] + row["thinking_tokens"]
+        for hour, *numbers in _hours(period).values("hour").annotate(**_SUMS).values_list("hour", *_SUMS):
+            slot = sums[period.slot_of(hour)]
+            for name, number in zip(Bar._fields[1:], numbers, strict=True):
+                slot[name] += number
     return [Bar(slot, **sums[slot]) for slot in period.slots()]
+
+
+def total(period: Period) -> Bar:
+    """Return the sums of a period; one query."""
+    if period.has_keys:
+        return totals(bars(period))
+    sums = _hours(period).aggregate(**_SUMS)
+    return Bar(period.first, *(sums[name] or 0 for name in _SUMS))
 
 
 def totals(all_bars: Iterable[Bar]) -> Bar:
@@ -64,12 +77,6 @@ def totals(all_bars: Iterable[Bar]) -> Bar:
     several = list(all_bars)
     sums = (sum(column) for column in zip(*(bar[1:] for bar in several), strict=True))
     return Bar(several[0].begin, *sums) if several else Bar(date.min)
-
-
-def first_bytes(period: Period) -> tuple[int | None, int | None]:
-    """Return the median and the 95th percentile of the time to the first byte, in ms; one query."""
-    steps = Counter({row["step"]: row["sum"] for row in _steps(period).values("step").annotate(sum=Sum("answers"))})
-    return percentile(steps, 0.5), percentile(steps, 0.95)
 
 
 def percentile(steps: Counter[int], share: float) -> int | None:
@@ -82,11 +89,24 @@ def percentile(steps: Counter[int], share: float) -> int | None:
     return None
 
 
-def models(period: Period) -> list[ModelRow]:
-    """Return what each model did, the busiest first; two queries."""
+def first_byte_steps(period: Period) -> dict[str, Counter[int]]:
+    """Return for each model how many answers began at each step of `first_byte_step`; one query.
+
+    Of the last 28 days of the period at most: sums of more hours take too long.
+    """
+    since = max(period.since, period.until - _LONGEST_FIRST_BYTES)
     steps: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for row in _steps(period).values("model_name", "step").annotate(sum=Sum("answers")):
-        steps[row["model_name"]][row["step"]] = row["sum"]
+    rows = FirstByte.objects.filter(hour__gte=since, hour__lt=period.until).order_by()
+    if period.model_name:
+        rows = rows.filter(model_name=period.model_name)
+    for model_name, step, answers in rows.values_list("model_name", "step").annotate(Sum("answers")):
+        steps[model_name][step] = answers
+    return steps
+
+
+def models(period: Period, steps: dict[str, Counter[int]] | None = None) -> list[ModelRow]:
+    """Return what each model did, the busiest first; two queries, one when `steps` of `first_byte_steps` are there."""
+    steps = first_byte_steps(period) if steps is None else steps
     sums = _hours(period).values("model_name").annotate(**{f"sum_{name}": Sum(name) for name in (*OUTCOMES, *TOKENS)})
     rows = [
         ModelRow(
@@ -98,8 +118,8 @@ def models(period: Period) -> list[ModelRow]:
             row["sum_output_tokens"],
             row["sum_thinking_tokens"],
             row["sum_cached_tokens"],
-            p50=percentile(steps[row["model_name"]], 0.5),
-            p95=percentile(steps[row["model_name"]], 0.95),
+            p50=percentile(steps.get(row["model_name"], Counter()), 0.5),
+            p95=percentile(steps.get(row["model_name"], Counter()), 0.95),
         )
         for row in sums
     ]
@@ -109,11 +129,6 @@ def models(period: Period) -> list[ModelRow]:
 def _hours(period: Period) -> Any:
     hours = ModelHour.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by()
     return hours.filter(model_name=period.model_name) if period.model_name else hours
-
-
-def _steps(period: Period) -> Any:
-    steps = FirstByte.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by()
-    return steps.filter(model_name=period.model_name) if period.model_name else steps
 
 
 def _of_keys(period: Period) -> defaultdict[Any, Counter[str]]:

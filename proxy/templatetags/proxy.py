@@ -59,6 +59,7 @@ def sort_link(context: RequestContext, table: Table, column: Column) -> SortLink
     query = context["request"].GET.copy()
     query["sort"] = f"-{column.name}" if table.sort == column.name else column.name
     query.pop("after", None)
+    query.pop("page", None)
     address = f"?{query.urlencode()}"
     if table.sort.removeprefix("-") != column.name:
         return SortLink(address, "", "")

@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, StorageState, ViewportSize, expect, sync_playwright
 
 from tests.fake_gemini import FakeGemini
 from tests.service import Service, running
@@ -23,6 +24,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+expect.set_options(timeout=20_000)  # other tests keep the machine busy meanwhile
 LOOKS = ["light", "dark", "phone"]
 _TELL_VIOLATIONS = """addEventListener("securitypolicyviolation",
     (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`))"""
@@ -35,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.process)
+            if "demo" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("demo"))  # one service for all of them
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="There is no Chromium here: apt-get install chromium."))
 
@@ -63,6 +67,27 @@ def page(request: pytest.FixtureRequest, browser: Browser, service: Service) -> 
     with looking(browser, service.url, request.param) as page:
         log_in(page, service)
         yield page
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Service]:
+    """The service with a made-up pool of 120 keys and its past, for the tests of a module."""
+    with (
+        TemporaryDirectory(prefix="keymanager-") as folder,
+        FakeGemini() as gemini,
+        Service(Path(folder), gemini, secrets=[], WEB_WORKERS="1") as service,
+    ):
+        service.manage("migrate")
+        service.manage("demo", "--keys=120", "--days=40", "--log-rows=2000")
+        yield service.start().wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def session(browser: Browser, demo: Service) -> StorageState:
+    """The cookies of somebody who has logged in to `demo`."""
+    with looking(browser, demo.url) as page:
+        log_in(page, demo)
+        return page.context.storage_state()
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from tqdm import tqdm
 
 from proxy.keycheck import Verdict, check_keys
@@ -13,21 +15,21 @@ from proxy.models import ApiKey
 
 
 class Command(PoolCommand):
-    help = "Ask the API about every key (this spends no quota), and mark what is bad."
+    help = gettext_noop("Ask the API about every key (this spends no quota), and mark what is bad.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         keys = list(ApiKey.objects.present().order_by("id"))
         if not keys:
-            raise CommandError("There are no keys yet: python manage.py importkeys key.txt")
+            raise CommandError(_("There are no keys yet: python manage.py importkeys key.txt"))
         verdicts: Counter[Verdict] = Counter()
-        with tqdm(total=len(keys), unit="key", disable=None) as progress:  # no bar when it is not a terminal
+        with tqdm(total=len(keys), unit=_("key"), disable=None) as progress:  # no bar when it is not a terminal
             for key, verdict, reason in check_keys(keys, timezone.now()):
                 verdicts[verdict] += 1
                 progress.update()
                 if verdict is not Verdict.GOOD:
                     progress.clear()
-                    self.stdout.write(f"{key.label}: {verdict}, {reason}")
-        told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict)
-        self.stdout.write(f"{len(keys)} keys: {told}.")
+                    self.stdout.write(f"{key.label}: {verdict.label}, {reason}")
+        told = _(", ").join(f"{verdicts[verdict]} {verdict.label}" for verdict in Verdict)
+        self.stdout.write(_("%(count)d keys: %(told)s.") % {"count": len(keys), "told": told})
         if verdicts[Verdict.UNKNOWN] == len(keys):
-            raise CommandError("The API gave no useful answer about any key; see UPSTREAM_URL and the network.")
+            raise CommandError(_("The API gave no useful answer about any key; see UPSTREAM_URL and the network."))

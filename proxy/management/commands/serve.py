@@ -10,18 +10,21 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from proxy.keyfile import read_keys
+from proxy.management.base import TerminalCommand
 from proxy.management.files import read_text
 from proxy.models import ApiKey
 from proxy.pool import add_keys
 from proxy.reports import pool_state
 
 
-class Command(BaseCommand):
-    help = "Prepare everything and serve with gunicorn. Settings come from the environment and .env."
+class Command(TerminalCommand):
+    help = gettext_noop("Prepare everything and serve with gunicorn. Settings come from the environment and .env.")
     requires_system_checks = "__all__"
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,7 +42,7 @@ class Command(BaseCommand):
 def _check_addresses() -> None:
     """Tell at once when somebody else listens where we want to; gunicorn would try again and again."""
     for address in settings.BIND.split(","):
-        host, _, port = address.strip().rpartition(":")
+        host, _colon, port = address.strip().rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,7 +50,8 @@ def _check_addresses() -> None:
                 listener.bind((host.strip("[]"), int(port)))
             except OSError as exc:
                 raise CommandError(
-                    f"Cannot listen on {address}: {exc.strerror}. Stop what does, or set BIND."
+                    _("Cannot listen on %(address)s: %(error)s. Stop what does, or set BIND.")
+                    % {"address": address, "error": exc.strerror}
                 ) from None
 
 
@@ -57,8 +61,10 @@ def _import_key_file() -> str:
         return ""
     lines = read_keys(read_text(str(path)))
     new, known = add_keys(lines.secrets, timezone.now())
-    malformed = f", {len(lines.malformed)} malformed" if lines.malformed else ""
-    return f"{Path(settings.KEY_FILE).name}: {new} added, {known} known{malformed}"
+    told = [_("%(count)d added") % {"count": new}, _("%(count)d known") % {"count": known}]
+    if lines.malformed:
+        told.append(_("%(count)d malformed") % {"count": len(lines.malformed)})
+    return f"{Path(settings.KEY_FILE).name}: " + _(", ").join(told)
 
 
 def _make_admin() -> str:
@@ -72,27 +78,31 @@ def _make_admin() -> str:
 
 
 def _welcome(imported: str, password: str) -> list[str]:
-    host, _, port = settings.BIND.split(",")[0].rpartition(":")
+    host, _colon, port = settings.BIND.split(",")[0].rpartition(":")
     url = f"http://{'localhost' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
     state = pool_state(timezone.now())
-    keys = f"{state.usable} usable, {state.resting} resting, {state.bad} bad, {state.disabled} disabled"
+    keys = _("%(usable)d usable, %(resting)d resting, %(bad)d bad, %(disabled)d disabled") % state._asdict()
     has_default_token = settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN
-    token = settings.PLACEHOLDER_TOKEN if has_default_token else "(what PLACEHOLDER_TOKEN says)"
+    token = settings.PLACEHOLDER_TOKEN if has_default_token else _("(what PLACEHOLDER_TOKEN says)")
+    login = _("  name admin, password %(password)s (shown only now)") % {"password": password} if password else ""
     lines = [
-        f"Gemini key manager, listening on {settings.BIND}",
-        f"  keys       {keys}{f' ({imported})' if imported else ''}",
-        f"  clients    base URL {url}, API key {token}",
-        f"  OpenAI     base URL {url}/v1, the same key",
-        f"  dashboard  {url}/dashboard/",
-        f"  admin      {url}/admin/" + (f"  name admin, password {password} (shown only now)" if password else ""),
+        _("Gemini key manager, listening on %(address)s") % {"address": settings.BIND},
+        _("  keys       %(keys)s") % {"keys": keys + (f" ({imported})" if imported else "")},
+        _("  clients    base URL %(url)s, API key %(token)s") % {"url": url, "token": token},
+        _("  OpenAI     base URL %(url)s/v1, the same key") % {"url": url},
+        _("  dashboard  %(url)s/dashboard/") % {"url": url},
+        _("  admin      %(url)s/admin/") % {"url": url} + login,
     ]
     if not ApiKey.objects.present().exists():
         lines.append(
-            f"No keys yet: write them into {settings.KEY_FILE}, one a line, and start again, or add them in the admin."
+            _("No keys yet: write them into %(file)s, one a line, and start again, or add them in the admin.")
+            % {"file": settings.KEY_FILE}
         )
     if has_default_token:
         lines.append(
-            "Warning: the token is the well-known default. Whoever reaches this address can use your keys; "
-            "set PLACEHOLDER_TOKEN in .env."
+            _(
+                "Warning: the token is the well-known default. Whoever reaches this address can use your keys; "
+                "set PLACEHOLDER_TOKEN in .env."
+            )
         )
     return lines

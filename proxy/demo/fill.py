@@ -1,0 +1,136 @@
+"""Writes the made-up pool and its past into an empty database."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Model
+
+from proxy.demo.hours import HourRow, first_bytes, key_hours, model_hours
+from proxy.demo.log import log
+from proxy.demo.plan import DemoProject, Plan
+from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
+from proxy.demo.usage import HOUR, Day, Spent, days
+from proxy.history import KEY_HOURS_DAYS
+from proxy.models import ApiKey, DailyUsage, FirstByte, KeyHour, LoggedRequest, ModelHour
+from proxy.quota import quota_day
+
+_LOG_DAYS = 7
+_MOST_AT_ONCE = 20_000
+
+
+class Made(NamedTuple):
+    """How much was made."""
+
+    keys: int
+    projects: int
+    usage: int
+    requests: int
+
+
+def is_empty() -> bool:
+    """Tell whether the database has no key, and nothing that any key ever did."""
+    return not any(model._default_manager.exists() for model in (ApiKey, DailyUsage, ModelHour, KeyHour, LoggedRequest))
+
+
+def fill(plan: Plan, moment: datetime, seed: int, tell: Callable[[date], object] = lambda _: None) -> Made:
+    """Fill an empty database, in one transaction; the same seed at the same moment makes the same rows.
+
+    tell: called with each quota day that is done.
+    """
+    rng = random.Random(seed)  # noqa: S311  # nothing here is a secret
+    today = quota_day(moment, settings.QUOTA_ZONE)
+    with transaction.atomic():
+        pool = make_pool(plan, today, moment, rng)
+        spent: list[Spent] = []
+        recent: list[HourRow] = []
+        written, counts = 0, Counter[tuple[int, str]]()
+        for day in days(pool, plan.days, today, moment, settings.QUOTA_ZONE, rng=rng):
+            written += len(day.rows)
+            recent += _write_day(day, moment, rng)
+            spent += day.spent
+            if day.day == today:
+                counts = _by_project(pool, day)
+            tell(day.day)
+        write_exhaustion(spent, moment)
+        write_rests(pool, moment)
+        write_quotas(pool, counts, today, moment)
+        keys = [key.id for project in pool for key in project.keys if key.last >= today]
+        _write_log(log(recent, plan.log_rows, keys, moment, refused=settings.EXHAUSTED_STATUS, rng=rng))
+        _write_last_used(pool, today, moment, rng)
+    return Made(plan.keys, len(pool), written, plan.log_rows if recent and keys else 0)
+
+
+def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
+    """Write a quota day, and return its hours if the log is to know them."""
+    adapt = connection.ops.adapt_datetimefield_value
+    moments = {hour: adapt(hour) for hour in day.hours}
+    written = day.day.isoformat()
+    insert(
+        DailyUsage,
+        ("key_id", "model_name", "day", "answers", "errors", "refusals", *_TOKENS, "imported_answers"),
+        ((row.key_id, row.model_name, written, *row.sums, 0) for row in day.rows),
+    )
+    hours = list(model_hours(day, rng))
+    insert(
+        ModelHour,
+        ("hour", "model_name", "at_once", "after_fail_over", "refused", "failed", *_TOKENS),
+        ((moments[row.hour], *row[1:]) for row in hours),
+    )
+    insert(
+        FirstByte,
+        ("hour", "model_name", "step", "answers"),
+        ((moments[hour], *step) for row in hours for hour, *step in first_bytes(row, is_bad=day.is_bad, rng=rng)),
+    )
+    if day.hours[-1] > moment - timedelta(days=KEY_HOURS_DAYS):
+        insert(
+            KeyHour,
+            ("key_id", "hour", "answers", "errors", "refusals"),
+            ((row.key_id, moments[row.hour], *row[2:]) for row in key_hours(day, rng)),
+        )
+    return [row for row in hours if row.hour > moment - timedelta(days=_LOG_DAYS) + HOUR]
+
+
+def _write_log(rows: Iterable[Any]) -> None:
+    adapt = connection.ops.adapt_datetimefield_value
+    columns = (
+        "began", "request_id", "method", "action", "model_name", "tries", "status", "outcome", "waited_ms",
+        "first_byte_ms", "duration_ms", *_TOKENS, "key_id",
+    )  # fmt: skip
+    insert(LoggedRequest, columns, ((adapt(row.began), *row[1:]) for row in rows))
+
+
+def _write_last_used(pool: Sequence[DemoProject], today: date, moment: datetime, rng: random.Random) -> None:
+    days_ago = {key.id: max((today - key.last).days, 0) for project in pool for key in project.keys}
+    rows = list(ApiKey.objects.all())
+    for row in rows:
+        ago = timedelta(days=days_ago[row.pk], minutes=int(rng.expovariate(1 / 40)))
+        row.last_used = (moment - ago).replace(second=0, microsecond=0)
+    ApiKey.objects.bulk_update(rows, ["last_used"], batch_size=200)
+
+
+def _by_project(pool: Sequence[DemoProject], day: Day) -> Counter[tuple[int, str]]:
+    """Return how many answers each project got on a day, by its id and the model."""
+    project_ids = {key.id: project.id for project in pool for key in project.keys}
+    counts = Counter[tuple[int, str]]()
+    for row in day.rows:
+        counts[project_ids[row.key_id], row.model_name] += row.sums.answers
+    return counts
+
+
+_TOKENS = ("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+
+
+def insert(model: type[Model], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert rows that are ready for the database. Not bulk_create, which takes five times as long for two years."""
+    marks = ", ".join(["%s"] * len(columns))
+    statement = f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608  # our names
+    with connection.cursor() as cursor:
+        iterator = iter(rows)
+        while chunk := list(islice(iterator, _MOST_AT_ONCE)):
+            cursor.executemany(statement, chunk)

@@ -1,0 +1,143 @@
+"""The tables of the overview."""
+
+from collections import Counter
+from datetime import datetime
+
+from django.urls import reverse
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+
+from proxy import reports
+from proxy.models import ExhaustionEvent
+from proxy.pages.filters import Filters
+from proxy.pages.tables import Cell, Column, Table
+from proxy.reports import remaining, traffic
+from proxy.reports.traffic import Bar
+
+_MOST_SHOWN = 100
+
+
+def traffic_table(bars: list[Bar], filters: Filters) -> Table:
+    """What the chart shows, in numbers."""
+    columns = [
+        Column("begin", _("Hour") if filters.period.is_hourly else _("Quota day")),
+        Column("at_once", _("Answered at once"), "number"),
+        Column("after_fail_over", _("After fail-over"), "number"),
+        Column("refused", _("Refused"), "number"),
+        Column("failed", _("Failed"), "number"),
+        Column("tokens", _("Tokens"), "number"),
+    ]
+    note = _("Tries of these keys; refused: Google's 429.") if filters.period.has_keys else ""
+    return Table("traffic", _("Requests over time"), columns, bars, note=note)
+
+
+def models_table(steps: dict[str, Counter[int]], filters: Filters) -> Table:
+    """What each model did, with the way to its page."""
+    columns = [
+        Column("model", _("Model")),
+        Column("requests", _("Requests"), "number"),
+        Column("failed", _("Failed"), "number"),
+        Column("refused", _("Refused"), "number"),
+        Column("tokens", _("Tokens"), "number"),
+        Column("p50", _("First byte, median"), "ms"),
+    ]
+    rows = [
+        (
+            Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
+            row.requests,
+            row.failed,
+            row.refused,
+            row.prompt_tokens + row.output_tokens + row.thinking_tokens,
+            row.p50,
+        )
+        for row in traffic.models(filters.period, steps)
+    ]
+    empty = _("No requests in this period. Point a client at this address: the README shows how.")
+    note = _("Time to the first byte: of the last 28 days at most.")
+    return Table("models", _("Models"), columns, rows, empty, note)
+
+
+def left_table(rows: list[remaining.Remaining], moment: datetime, filters: Filters) -> Table:
+    """What is left of each model today, and whether it lasts."""
+    columns = [
+        Column("model", _("Model")),
+        Column("left", _("Left"), "number"),
+        Column("used", _("Used"), "number"),
+        Column("limit", _("Limit"), "number"),
+        Column("projects", _("Projects with a known limit"), "number"),
+        Column("until", _("At this rate")),
+    ]
+    shown = []
+    for row in rows:
+        end = remaining.rate_lasts_until(row, moment)
+        lasts = _("used up at %s") % date_format(localtime(end), "H:i") if end else _("lasts until the reset")
+        shown.append(
+            (
+                Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
+                row.left if row.known else None,
+                row.used if row.known else None,
+                row.limit if row.known else None,
+                f"{row.known} / {row.all}",
+                lasts if row.known == row.all else _("not known"),
+            )
+        )
+    return Table("left", _("Left today"), columns, shown, _("No model was asked for yet."))
+
+
+def running_out_table(moment: datetime, filters: Filters) -> Table:
+    """Who is out first if it goes on as today."""
+    columns = [
+        Column("project", _("Project")),
+        Column("model", _("Model")),
+        Column("used", _("Used"), "number"),
+        Column("limit", _("Limit"), "number"),
+        Column("moment", _("Used up at")),
+    ]
+    rows = [
+        (
+            Cell(str(row.project), href=reverse("proxy:keys") + filters.query(project=row.project.pk)),
+            row.model_name,
+            row.used,
+            row.limit,
+            row.moment,
+        )
+        for row in remaining.running_out(moment, filters.period)
+    ]
+    return Table(
+        "running_out",
+        _("Run out first, at today's rate"),
+        columns,
+        rows,
+        _("No project runs out before the reset, as far as limits are known."),
+    )
+
+
+def resting_table(moment: datetime, filters: Filters) -> Table:
+    """What is exhausted now, until when and why."""
+    columns = [
+        Column("key", _("Key")),
+        Column("project", _("Project")),
+        Column("model", _("Model")),
+        Column("why", _("Why")),
+        Column("since", _("Since")),
+        Column("until", _("Until")),
+    ]
+    events = reports.exhaustion_in_force(moment, filters.period)
+    rows = [_resting_row(event, filters) for event in events[:_MOST_SHOWN]]
+    note = _("The first 100 of %s.") % len(events) if len(events) > _MOST_SHOWN else ""
+    return Table(
+        "resting", _("Exhausted now"), columns, rows, _("Nothing: every usable key may be asked for every model."), note
+    )
+
+
+def _resting_row(event: ExhaustionEvent, filters: Filters) -> tuple[object, ...]:
+    limit = _("limit %s") % event.limit if event.limit is not None else ""
+    return (
+        Cell(event.key.label, href=reverse("proxy:key", args=[event.key_id]) + filters.query(key="")),
+        Cell(event.project.name, href=reverse("proxy:exhaustion") + filters.query(project=event.project_id)),
+        event.model_name or _("all models"),
+        Cell(event.get_window_display(), note=limit),
+        event.since,
+        event.until or _("somebody acts"),
+    )

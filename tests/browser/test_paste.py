@@ -1,0 +1,58 @@
+"""Adding many keys: the first press of the button shows what they are, the second adds them."""
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import fits
+from tests.conftest import fake_secret
+
+NEW, SECOND, KNOWN = fake_secret("pasted-one"), fake_secret("pasted-two"), fake_secret("service-key-1")
+
+
+def test_keys_are_shown_masked_before_they_are_added(page: Page) -> None:
+    page.goto("/admin/proxy/apikey/add/")
+    page.get_by_label("Google project:").fill("team")
+    page.get_by_label("API keys:").fill(f"{NEW}\nno key at all\n{KNOWN}\n{SECOND}\n")
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.get_by_text("2 new, 1 known, 1 malformed. They go to the project team")).to_be_visible()
+    expect(page.get_by_role("row").nth(2)).to_contain_text("malformed")
+    assert NEW not in page.content()
+    assert fits(page)
+
+    page.get_by_role("button", name="Add these 2 keys").click()
+    expect(page.get_by_text("2 added, 1 known, 1 malformed and left out.")).to_be_visible()
+
+
+def test_the_preview_follows_what_is_typed(page: Page) -> None:
+    page.goto("/admin/proxy/apikey/add/")
+    field = page.get_by_label("API keys:")
+    field.fill(NEW)
+    expect(page.get_by_role("button", name="Add this key")).to_be_visible()
+
+    field.fill(f"{NEW}\n{SECOND}")
+    expect(page.get_by_role("button", name="Add these 2 keys")).to_be_visible()
+    field.fill("")
+    expect(page.get_by_role("button", name="Save")).to_be_visible()
+    field.fill(KNOWN)
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_text("0 new, 1 known, 0 malformed.")).to_be_visible()
+
+
+def test_a_preview_that_does_not_come_stands_in_nobodys_way(page: Page) -> None:
+    page.route("**/preview/", lambda route: route.fulfill(status=200, body="<p>something else</p>"))
+    page.goto("/admin/proxy/apikey/add/")
+    page.get_by_label("API keys:").fill(NEW)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The preview did not come. Saving works without it.")).to_be_visible()
+
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("1 added, 0 known.")).to_be_visible()
+
+
+def test_a_key_is_checked_from_its_page(page: Page) -> None:
+    page.goto("/admin/proxy/apikey/")
+    page.locator("#result_list").get_by_role("link", name="…ey-1").click()
+    assert fits(page)
+    page.get_by_role("button", name="Check with Google (spends no quota)").click()
+
+    expect(page.get_by_text("Checked with Google: ")).to_be_visible()
