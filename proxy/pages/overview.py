@@ -18,6 +18,7 @@ from proxy.pages.tables import Figure
 from proxy.reports import remaining, traffic
 from proxy.reports.pool import PoolState
 from proxy.reports.traffic import Bar
+from proxy.templatetags.proxy import shown
 
 _FEW_KEYS = 0.2  # of the usable ones
 
@@ -75,7 +76,7 @@ def _figures(
         Figure(_("bad keys"), pool.bad, href=f"{keys}&state=bad"),
         Figure(_("requests"), now.requests, note=_against(now.requests, before.requests)),
         Figure(_("failed"), now.failed, note=_against(now.failed, before.failed)),
-        Figure(_("first byte, median"), p50, "ms", _("95th percentile: %s") % (f"{p95} ms" if p95 else "–")),
+        Figure(_("first byte, median"), p50, "ms", _("95th percentile: %s") % shown(p95, "ms")),
         Figure(_("tokens"), now.tokens, note=_against(now.tokens, before.tokens)),
     ]
 

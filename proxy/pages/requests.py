@@ -69,7 +69,7 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
         Column("status", _("Status"), "number"),
         Column("model", _("Model")),
         Column("method", _("Method")),
-        Column("keys", _("Keys tried")),
+        Column("keys", _("Keys tried"), "words"),
         Column("waited", _("Waited"), "ms"),
         Column("first_byte", _("First byte"), "ms"),
         Column("duration", _("Duration"), "ms"),

@@ -66,6 +66,7 @@ def test_filters_are_in_the_address_and_go_along_from_page_to_page(page: Page) -
     page.get_by_role("link", name="7 days").click()
     expect(page.get_by_role("link", name="7 days")).to_have_attribute("aria-current", "true")
     page.get_by_role("combobox", name="Model").select_option(FLASH)
+    page.get_by_role("button", name="Show").last.click()
     page.wait_for_url(re.compile("model="))
     assert asked(page) == {"range": "7d", "model": FLASH}
     expect(page.locator("#models tbody tr")).to_have_count(1)
@@ -218,6 +219,7 @@ def test_the_log_is_searched_and_read_page_by_page(page: Page) -> None:
     page.get_by_role("link", name="Newest").click()
 
     page.get_by_label("Outcome").select_option("3")
+    page.get_by_role("search").get_by_role("button", name="Show").click()
     page.wait_for_url(re.compile("outcome=3"))
     outcomes = set(page.locator("#requests tbody tr td:nth-child(2)").all_inner_texts())
     assert outcomes == {"▲ refused"}

@@ -36,5 +36,3 @@ function drawAll() {
 drawAll();
 new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-// A choice in a list shows at once; without scripts, the button does it.
-document.querySelectorAll(".filters select").forEach((select) => select.addEventListener("change", () => select.form.submit()));
