@@ -153,6 +153,12 @@ def test_who_runs_out_first_is_told_with_the_time(limited: list[Quota]) -> None:
     assert row.moment.astimezone(PACIFIC).strftime("%H:%M") == "13:53"
 
 
+@pytest.mark.parametrize(("limit", "lasts"), [(100, False), (200, True), (10**12, True)])
+def test_a_model_lasts_if_it_goes_on_as_today(limit: int, lasts: bool) -> None:
+    row = remaining.Remaining(FLASH, limit - 100, limit, 99, 1, 1)
+    assert (remaining.rate_lasts_until(row, NOW) is None) == lasts
+
+
 def test_keys_that_are_out_are_not_counted(limited: list[Quota]) -> None:
     ApiKey.objects.filter(project__name="p1").disable(NOW)
     assert remaining.remaining(NOW, Period.ending(NOW, "24h", PACIFIC))[0].left == 90

@@ -82,8 +82,9 @@ def rate_lasts_until(row: Remaining, moment: datetime) -> datetime | None:
     begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
     if not row.used or not row.limit or row.known < row.all:
         return None
-    end = begin + (moment - begin) * (row.limit / row.used)
-    return end if end < reset else None
+    if row.limit * ((moment - begin) / (reset - begin)) >= row.used:
+        return None
+    return begin + (moment - begin) * (row.limit / row.used)
 
 
 def _todays(moment: datetime, period: Period) -> Any:
