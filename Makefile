@@ -15,7 +15,7 @@ run: .venv/installed
 	@exec $(BIN)/python manage.py serve
 
 test: .venv/installed-dev .venv/clients/installed
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 4 --dist loadgroup
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

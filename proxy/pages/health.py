@@ -33,7 +33,7 @@ def health(request: HttpRequest) -> HttpResponse:
 
 
 def _versions_table() -> Table:
-    rows = [("Key manager", __version__), *report.versions()]
+    rows = [(_("Key manager"), __version__), *report.versions()]
     return Table("versions", _("Versions"), [Column("what", _("What")), Column("version", _("Version"))], rows)
 
 

@@ -6,33 +6,40 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from proxy.demo import Plan, fill, is_empty
 from proxy.management.base import PoolCommand
 
 
 class Command(PoolCommand):
-    help = (
+    help = gettext_noop(
         "Fill an EMPTY database with made-up keys and months of history, so that every page can be looked at. The keys "
         "work nowhere: Google answers requests for them with an error. To begin for real, delete the database."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--keys", type=_whole(1, 10_000), default=40, help="how many keys (40)")
-        parser.add_argument("--days", type=_whole(1, 800), default=120, help="how many days of history (120)")
-        parser.add_argument("--log-rows", type=_whole(0, 1_000_000), default=5000, help="requests in the log (5000)")
-        parser.add_argument("--seed", type=int, default=1, help="another number makes another pool (1)")
+        parser.add_argument("--keys", type=_whole(1, 10_000), default=40, help=_("how many keys (40)"))
+        parser.add_argument("--days", type=_whole(1, 800), default=120, help=_("how many days of history (120)"))
+        parser.add_argument("--log-rows", type=_whole(0, 1_000_000), default=5000, help=_("requests in the log (5000)"))
+        parser.add_argument("--seed", type=int, default=1, help=_("another number makes another pool (1)"))
 
     def handle(self, *args: Any, keys: int, days: int, log_rows: int, seed: int, **options: Any) -> None:
         if not is_empty():
-            raise CommandError("There are keys or their usage in the database already; made-up ones would mix with it.")
+            raise CommandError(
+                _("There are keys or their usage in the database already; made-up ones would mix with it.")
+            )
         made = fill(Plan(keys, days, log_rows), timezone.now(), seed)
         self.stdout.write(
-            f"{made.keys} made-up keys in {made.projects} projects, {days} days of usage, "
-            f"{made.requests} requests in the log."
+            _(
+                "%(keys)d made-up keys in %(projects)d projects, %(days)d days of usage, "
+                "%(requests)d requests in the log."
+            )
+            % {**made._asdict(), "days": days}
         )
         self.stdout.write(
-            "Look at /dashboard/ once `python manage.py serve` runs; `python manage.py createsuperuser` lets you in."
+            _("Look at /dashboard/ once `python manage.py serve` runs; `python manage.py createsuperuser` lets you in.")
         )
 
 
@@ -42,6 +49,9 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
             return int(text)
-        raise ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        raise ArgumentTypeError(
+            _("must be a whole number from %(least)d to %(most)d, not %(text)r")
+            % {"least": least, "most": most, "text": text}
+        )
 
     return read
