@@ -16,6 +16,7 @@ from django.test import Client
 from proxy.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, LoggedRequest, Quota, Rotation
 from proxy.pages.tables import Cell, Column, Table
+from proxy.quota import next_reset
 from proxy.reports import remaining, traffic
 from proxy.reports.period import Period
 from proxy.tokens import Tokens
@@ -142,7 +143,7 @@ def limited(pool: Pool) -> list[Quota]:
 
 def test_what_is_left_is_summed_over_projects(limited: list[Quota]) -> None:
     [row] = remaining.remaining(NOW, Period.ending(NOW, "24h", PACIFIC))
-    assert row == (FLASH, 100, 200, 100, 2, 2)
+    assert row == (FLASH, 100, 200, 100, 2, 2, 100)
     tomorrow = NOW + timedelta(days=1)
     assert remaining.remaining(tomorrow, Period.ending(tomorrow, "24h", PACIFIC))[0].left == 200
 
@@ -153,10 +154,41 @@ def test_who_runs_out_first_is_told_with_the_time(limited: list[Quota]) -> None:
     assert row.moment.astimezone(PACIFIC).strftime("%H:%M") == "13:53"
 
 
-@pytest.mark.parametrize(("limit", "lasts"), [(100, False), (200, True), (10**12, True)])
-def test_a_model_lasts_if_it_goes_on_as_today(limit: int, lasts: bool) -> None:
-    row = remaining.Remaining(FLASH, limit - 100, limit, 99, 1, 1)
-    assert (remaining.rate_lasts_until(row, NOW) is None) == lasts
+@pytest.mark.parametrize(
+    ("left", "asked", "end"),
+    [(100, 100, None), (91, 100, "23:52"), (50, 100, "18:45"), (0, 1, "12:30"), (0, 0, None), (10**12, 1, None)],
+)
+def test_a_model_lasts_if_it_goes_on_as_today(left: int, asked: int, end: str | None) -> None:
+    moment = datetime(2026, 11, 25, 12, 30, tzinfo=PACIFIC)
+    row = remaining.Remaining(FLASH, left, used=0, limit=left, known=1, all=1, asked=asked)
+    used_up_at = remaining.used_up_at(row, moment)
+    assert (used_up_at and used_up_at.strftime("%H:%M")) == end
+
+
+def test_what_is_left_of_a_project_that_rests_until_the_reset_is_nothing(limited: list[Quota]) -> None:
+    Quota.objects.filter(pk=limited[0].pk).update(rests_until=next_reset(NOW, PACIFIC))
+    Quota.objects.filter(pk=limited[1].pk).update(rests_until=NOW + timedelta(minutes=1))
+    period = Period.ending(NOW, "24h", PACIFIC)
+    assert remaining.remaining(NOW, period)[0].left == 90
+    assert list(remaining.running_out(NOW, period)) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "words"),
+    [
+        (2, 10, "at today&#x27;s rate, they last until the reset"),
+        (2, 150, f"{FLASH}: used up at 16:40"),
+        (1, 150, f"{FLASH}: lasts until 14:35 at least"),
+        (0, 150, "no limit is known yet"),
+    ],
+)
+def test_the_overview_tells_how_long_it_lasts(
+    person: Client, limited: list[Quota], known: int, asked: int, words: str
+) -> None:
+    Quota.objects.filter(pk__in=[quota.pk for quota in limited]).update(day_requests=asked / 2)
+    Quota.objects.filter(pk__in=[quota.pk for quota in limited[known:]]).update(learned_requests_per_day=None)
+    with time_machine.travel(NOW, tick=False):
+        assert words in shown(person, "/dashboard/")
 
 
 def test_keys_that_are_out_are_not_counted(limited: list[Quota]) -> None:

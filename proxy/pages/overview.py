@@ -17,6 +17,7 @@ from proxy.pages.page import answer, dashboard_page
 from proxy.pages.tables import Figure
 from proxy.reports import remaining, traffic
 from proxy.reports.pool import PoolState
+from proxy.reports.remaining import Remaining, used_up_at
 from proxy.reports.traffic import Bar
 from proxy.templatetags.proxy import shown
 
@@ -46,7 +47,7 @@ def overview(request: HttpRequest) -> HttpResponse:
             tables.resting_table(moment, filters),
         ],
         moment=moment,
-        figures=_figures(pool, bars, rows, steps, filters),
+        figures=[_left(rows, moment), *_figures(pool, bars, steps, filters)],
         warnings=_warnings(pool),
         chart=_chart(bars),
     )
@@ -55,22 +56,14 @@ def overview(request: HttpRequest) -> HttpResponse:
 def _figures(
     pool: PoolState,
     bars: list[Bar],
-    rows: list[remaining.Remaining],
     steps: dict[str, Counter[int]],
     filters: Filters,
 ) -> list[Figure]:
     now, before = traffic.totals(bars), traffic.total(filters.period.before())
-    known = [row for row in rows if row.known]
-    left = sum(row.left for row in known)
     every_step = sum(steps.values(), Counter())
     p50, p95 = traffic.percentile(every_step, 0.5), traffic.percentile(every_step, 0.95)
     keys = reverse("proxy:keys") + filters.here
     return [
-        Figure(
-            _("requests left today"),
-            left if known else None,
-            note=_("where limits are known: %(models)s of %(all)s models") % {"models": len(known), "all": len(rows)},
-        ),
         Figure(_("usable keys"), pool.usable, href=f"{keys}&state=usable"),
         Figure(_("of these resting"), pool.resting, href=f"{keys}&state=resting"),
         Figure(_("bad keys"), pool.bad, href=f"{keys}&state=bad"),
@@ -79,6 +72,22 @@ def _figures(
         Figure(_("first byte, median"), p50, "ms", _("95th percentile: %s") % shown(p95, "ms")),
         Figure(_("tokens"), now.tokens, note=_against(now.tokens, before.tokens)),
     ]
+
+
+def _left(rows: list[Remaining], moment: datetime) -> Figure:
+    """Return what is left of all models, and how long the one lasts that is used up first."""
+    known = [row for row in rows if row.known]
+    if not known:
+        return Figure(_("requests left today"), None, note=_("no limit is known yet"))
+    words = {"models": len(known), "all": len(rows)}
+    notes = [_("limits known for %(models)s of %(all)s models") % words] if len(known) < len(rows) else []
+    ends = [(end, row) for row in known if (end := used_up_at(row, moment))]
+    if ends:
+        _end, first = min(ends)
+        notes.append(f"{first.model_name}: {tables.how_long(first, moment)}")
+    else:
+        notes.append(_("at today's rate, they last until the reset"))
+    return Figure(_("requests left today"), sum(row.left for row in known), note="; ".join(notes))
 
 
 def _against(now: int, before: int) -> str:

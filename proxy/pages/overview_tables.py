@@ -13,6 +13,7 @@ from proxy.models import ExhaustionEvent
 from proxy.pages.filters import Filters
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import remaining, traffic
+from proxy.reports.remaining import Remaining
 from proxy.reports.traffic import Bar
 
 _MOST_SHOWN = 100
@@ -58,7 +59,7 @@ def models_table(steps: dict[str, Counter[int]], filters: Filters) -> Table:
     return Table("models", _("Models"), columns, rows, empty, note)
 
 
-def left_table(rows: list[remaining.Remaining], moment: datetime, filters: Filters) -> Table:
+def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Table:
     """What is left of each model today, and whether it lasts."""
     columns = [
         Column("model", _("Model")),
@@ -68,21 +69,27 @@ def left_table(rows: list[remaining.Remaining], moment: datetime, filters: Filte
         Column("projects", _("Projects with a known limit"), "number"),
         Column("until", _("At this rate")),
     ]
-    shown = []
-    for row in rows:
-        end = remaining.rate_lasts_until(row, moment)
-        lasts = _("used up at %s") % date_format(localtime(end), "H:i") if end else _("lasts until the reset")
-        shown.append(
-            (
-                Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
-                row.left if row.known else None,
-                row.used if row.known else None,
-                row.limit if row.known else None,
-                f"{row.known} / {row.all}",
-                lasts if row.known == row.all else _("not known"),
-            )
+    shown = [
+        (
+            Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
+            row.left if row.known else None,
+            row.used if row.known else None,
+            row.limit if row.known else None,
+            f"{row.known} / {row.all}",
+            how_long(row, moment) if row.known else _("not known"),
         )
+        for row in rows
+    ]
     return Table("left", _("Left today"), columns, shown, _("No model was asked for yet."))
+
+
+def how_long(row: Remaining, moment: datetime) -> str:
+    """Return in words how long a model lasts at today's rate."""
+    end = remaining.used_up_at(row, moment)
+    if end is None:
+        return _("lasts until the reset")
+    words = _("used up at %s") if row.known == row.all else _("lasts until %s at least")
+    return words % date_format(localtime(end), "H:i")
 
 
 def running_out_table(moment: datetime, filters: Filters) -> Table:

@@ -19,8 +19,10 @@ _MOST_AT_ONCE = 20
 
 
 class Remaining(NamedTuple):
-    """Requests left today for a model, over all projects that may be asked; known and all: how many of these projects
-    have a known limit. limit, used: of those with a known limit."""
+    """Requests left today for a model, over all projects that may be asked.
+
+    left, used, limit: of the projects with a known limit, which are `known` of `all`; asked: requests of them all.
+    """
 
     model_name: str
     left: int
@@ -28,6 +30,7 @@ class Remaining(NamedTuple):
     used: int
     known: int
     all: int
+    asked: int
 
 
 class RunsOut(NamedTuple):
@@ -42,21 +45,22 @@ class RunsOut(NamedTuple):
 
 def remaining(moment: datetime, period: Period) -> list[Remaining]:
     """Return what is left today of each model, the most asked first; one query."""
+    is_limited = Q(limit__isnull=False)
     rows = (
         _todays(moment, period)
         .values("model_name")
         .annotate(
             limits=Coalesce(Sum("limit"), 0),
-            spent=Coalesce(Sum("used", filter=Q(limit__isnull=False)), 0),
-            rest=Coalesce(Sum(Greatest(F("limit") - F("used"), 0), filter=Q(limit__isnull=False)), 0),
-            known=Count("id", filter=Q(limit__isnull=False)),
+            spent=Coalesce(Sum("used", filter=is_limited), 0),
+            rest=Coalesce(Sum(Greatest(F("limit") - F("used"), 0), filter=is_limited & _has_more(moment)), 0),
+            known=Count("id", filter=is_limited),
             total=Count("id"),
             asked=Sum("used"),
         )
         .order_by("-asked", "model_name")
     )
     return [
-        Remaining(row["model_name"], row["rest"], row["limits"], row["spent"], row["known"], row["total"])
+        Remaining(*(row[name] for name in ("model_name", "rest", "limits", "spent", "known", "total", "asked")))
         for row in rows
     ]
 
@@ -67,7 +71,7 @@ def running_out(moment: datetime, period: Period) -> Sequence[RunsOut]:
     share = max((moment - begin) / (reset - begin), 1e-6)
     quotas = (
         _todays(moment, period)
-        .filter(limit__gt=F("used"), used__gt=0, used__gte=F("limit") * share)
+        .filter(_has_more(moment), limit__gt=F("used"), used__gt=0, used__gte=F("limit") * share)
         .select_related("project")
         .prefetch_related("project__keys")
         .order_by((F("limit") * 1.0 / F("used")).asc(), "id")[:_MOST_AT_ONCE]
@@ -77,14 +81,20 @@ def running_out(moment: datetime, period: Period) -> Sequence[RunsOut]:
     ]
 
 
-def rate_lasts_until(row: Remaining, moment: datetime) -> datetime | None:
-    """Return when a model's requests are used up at the rate of today; None: not before the reset, or not known."""
+def used_up_at(row: Remaining, moment: datetime) -> datetime | None:
+    """Return when what is known to be left of a model is used up at the rate of today; None: not before the reset.
+
+    Where not all limits are known, it lasts longer than that.
+    """
     begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
-    if not row.used or not row.limit or row.known < row.all:
+    if row.left * ((moment - begin) / (reset - moment)) >= row.asked:
         return None
-    if row.limit * ((moment - begin) / (reset - begin)) >= row.used:
-        return None
-    return begin + (moment - begin) * (row.limit / row.used)
+    return moment + (moment - begin) * (row.left / row.asked)
+
+
+def _has_more(moment: datetime) -> Q:
+    """Of projects that do not rest for all of today: others may spend their quota as well."""
+    return Q(rests_until=None) | Q(rests_until__lt=next_reset(moment, settings.QUOTA_ZONE))
 
 
 def _todays(moment: datetime, period: Period) -> Any:
