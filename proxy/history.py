@@ -5,7 +5,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
@@ -17,8 +17,6 @@ from proxy.windows import adapt
 
 NO_TOKENS = Tokens()
 CLIENT_LEFT = 499  # what nginx calls it
-KEY_HOURS_DAYS = 35
-_PRUNED_AT_ONCE = 500
 _STEPS_OF_DOUBLING = 4
 
 
@@ -84,23 +82,6 @@ def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *,
     _add(cursor, ModelHour, ("hour", "model_name"), models)
     _add(cursor, FirstByte, ("hour", "model_name", "step"), first_bytes)
     _add(cursor, KeyHour, ("key_id", "hour"), keys)
-
-
-def prune(cursor: CursorWrapper, moment: datetime, log_days: float) -> None:
-    """Delete a few rows that have been kept for long enough; called often enough, all of them."""
-    _delete_oldest(cursor, LoggedRequest, "id", "began", adapt(cursor, moment - timedelta(days=log_days)))
-    table = KeyHour._meta.db_table
-    before = adapt(cursor, moment - timedelta(days=KEY_HOURS_DAYS))
-    cursor.execute(f"SELECT MIN(hour) FROM {table}")
-    oldest = cursor.fetchone()[0]
-    if oldest is not None and str(oldest) < str(before):
-        cursor.execute(f"DELETE FROM {table} WHERE hour = %s", [oldest])
-
-
-def _delete_oldest(cursor: CursorWrapper, model: type[Model], key: str, column: str, before: Any) -> None:
-    table = model._meta.db_table
-    oldest = f"SELECT {key} FROM {table} WHERE {column} < %s ORDER BY {column} LIMIT {_PRUNED_AT_ONCE}"
-    cursor.execute(f"DELETE FROM {table} WHERE {key} IN ({oldest})", [before])
 
 
 _LOG_FIELDS = tuple(str(field.column) for field in LoggedRequest._meta.concrete_fields if field.name != "id")

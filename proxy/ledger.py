@@ -34,7 +34,7 @@ from proxy.claiming import Claiming
 from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.clock import ClockWatch
 from proxy.entries import AskedFor, Booking, Entry, Finished
-from proxy.history import FinishedRequest, prune, write_history
+from proxy.history import FinishedRequest, write_history
 from proxy.models import lock_quotas
 from proxy.posting import (
     add_usage,
@@ -48,6 +48,7 @@ from proxy.posting import (
 )
 from proxy.quota import next_reset, quota_day
 from proxy.refusals import Fault, Refusal, rests_until
+from proxy.retention import prune
 from proxy.rotation import FoundRotation, Progress
 from proxy.tokens import Tokens
 from proxy.waiting import WaitingRoom
@@ -361,7 +362,7 @@ class Ledger:
             effect(cursor)
         if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
             write_history(cursor, finished, has_log=self.log_days > 0)
-            prune(cursor, datetime.now(UTC), self.log_days)
+            prune(cursor, datetime.now(UTC), self.log_days, self._zone)
         for entry in entries:
             if isinstance(entry, AskedFor):
                 wishes[entry.wish.rotation_name].append(entry)

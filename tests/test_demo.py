@@ -1,5 +1,6 @@
 """A made-up pool: its rows agree with each other, its keys are none, and it never mixes with a real one."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
@@ -22,6 +23,7 @@ from proxy.models import (
     DailyUsage,
     ExhaustionEvent,
     FirstByte,
+    FirstByteDay,
     KeyHour,
     LoggedRequest,
     ModelHour,
@@ -31,9 +33,11 @@ from proxy.models import (
 from proxy.pool import add_keys
 from proxy.quota import day_start
 from proxy.reports import today
+from proxy.reports.period import Period
+from proxy.reports.traffic import first_byte_steps
 from tests.conftest import fake_secret
 
-ROWS = (ApiKey, DailyUsage, ExhaustionEvent, FirstByte, KeyHour, LoggedRequest, ModelHour, Quota)
+ROWS = (ApiKey, DailyUsage, ExhaustionEvent, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Quota)
 
 
 def demo(*options: str) -> str:
@@ -88,12 +92,12 @@ def test_the_hours_of_each_day_add_up_to_what_its_keys_did(moment: datetime) -> 
         )
         numbers = {"answers": Sum("answers"), "errors": Sum("errors")}
         of_day = usage.aggregate(**numbers, prompt=Sum("prompt_tokens"), output=Sum("output_tokens"))
-        first_bytes = FirstByte.objects.filter(hour__gte=begin, hour__lt=end).aggregate(answers=Sum("answers"))
+        steps = first_byte_steps(Period.of_days(day, day, settings.QUOTA_ZONE)).values()
         assert of_day["answers"]
         assert of_models == of_day
         refusals = Sum("refusals")
         assert keys.aggregate(**numbers, r=refusals) == usage.aggregate(**numbers, r=refusals)
-        assert first_bytes["answers"] == of_day["answers"] - of_day["errors"]
+        assert sum(map(Counter.total, steps)) == of_day["answers"] - of_day["errors"]
         day -= timedelta(days=1)
     assert not ModelHour.objects.filter(hour__gt=moment).exists()
     assert not KeyHour.objects.filter(errors__gt=F("answers")).exists()

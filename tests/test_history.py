@@ -1,20 +1,25 @@
 """What finished requests leave behind: the log, and the sums of their hours."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from proxy.history import FinishedRequest, first_byte_step, milliseconds_of, prune, write_history
+from proxy.history import FinishedRequest, first_byte_step, milliseconds_of, write_history
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.models import ApiKey, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.reports.period import Period
+from proxy.reports.traffic import first_byte_steps
+from proxy.retention import prune
 from proxy.tokens import Tokens
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, ask, fake_secret
 from tests.fake_gemini import FakeGemini, Reply
 
+PACIFIC = ZoneInfo("America/Los_Angeles")
 ONE, TWO = fake_secret("one"), fake_secret("two")
 NOON = datetime(2026, 11, 20, 12, 34, tzinfo=UTC)
 HOUR = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -124,11 +129,31 @@ def test_what_was_kept_for_long_enough_is_deleted_bit_by_bit(pool: Pool) -> None
     write(*(finished(NOON - age, key) for age in days))
     with connection.cursor() as cursor:
         for _ in days:
-            prune(cursor, NOON, log_days=7)
+            prune(cursor, NOON, 7, PACIFIC)
 
     assert LoggedRequest.objects.count() == 8
     assert KeyHour.objects.count() == 35
     assert ModelHour.objects.count() == 50
+    assert FirstByte.objects.count() == 3
+    assert FirstByteDay.objects.count() == 47
+
+
+@pytest.mark.django_db
+def test_times_to_the_first_byte_are_summed_up_by_quota_days(pool: Pool) -> None:
+    [key] = pool("one")
+    midnight = datetime(2026, 11, 20, 8, tzinfo=UTC)
+    write(*(finished(midnight + timedelta(hours=hours), key) for hours in (-1, 0, 1, 23, 24)))
+    later = midnight + timedelta(days=30)
+    before = first_byte_steps(Period.ending(later, "90d", PACIFIC))
+    with connection.cursor() as cursor:
+        for _ in range(5):
+            prune(cursor, later, 7, PACIFIC)
+
+    days = FirstByteDay.objects.order_by("day").values_list("day", "answers")
+    assert list(days) == [(date(2026, 11, 19), 1), (date(2026, 11, 20), 3), (date(2026, 11, 21), 1)]
+    assert not FirstByte.objects.exists()
+    assert first_byte_steps(Period.ending(later, "90d", PACIFIC)) == before
+    assert not first_byte_steps(Period.ending(later, "7d", PACIFIC))
 
 
 @pytest.mark.parametrize("milliseconds", [1, 3, 90, 1_000, 59_000])

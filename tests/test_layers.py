@@ -16,7 +16,10 @@ MODULES = {
 REPORTS = {name for name in MODULES if name.split("/")[0] == "reports"}
 MODELS = {name for name in MODULES if name.split("/")[0] == "models"}
 # What writes on the hot path, and what it stands on.
-LEDGER = {"ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock", "history"}
+LEDGER = {
+    *("ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock"),
+    *("history", "retention"),
+}
 CALLED_BY_NOBODY = {
     name for name in MODULES if name.split("/")[0] == "admin" or name.startswith("management/commands/")
 }

@@ -16,9 +16,9 @@ from proxy.demo.log import log
 from proxy.demo.plan import DemoProject, Plan
 from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
 from proxy.demo.usage import HOUR, Day, Spent, days
-from proxy.history import KEY_HOURS_DAYS
-from proxy.models import ApiKey, DailyUsage, FirstByte, KeyHour, LoggedRequest, ModelHour
+from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour
 from proxy.quota import quota_day
+from proxy.retention import FIRST_BYTE_HOURS_DAYS, KEY_HOURS_DAYS
 
 _LOG_DAYS = 7
 _MOST_AT_ONCE = 20_000
@@ -82,11 +82,16 @@ def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
         ("hour", "model_name", "at_once", "after_fail_over", "refused", "failed", *_TOKENS),
         ((moments[row.hour], *row[1:]) for row in hours),
     )
-    insert(
-        FirstByte,
-        ("hour", "model_name", "step", "answers"),
-        ((moments[hour], *step) for row in hours for hour, *step in first_bytes(row, is_bad=day.is_bad, rng=rng)),
-    )
+    steps = [step for row in hours for step in first_bytes(row, is_bad=day.is_bad, rng=rng)]
+    if day.hours[-1] > moment - timedelta(days=FIRST_BYTE_HOURS_DAYS):
+        rows = ((moments[step.hour], *step[1:]) for step in steps)
+        insert(FirstByte, ("hour", "model_name", "step", "answers"), rows)
+    else:
+        answers = Counter[tuple[str, int]]()
+        for step in steps:
+            answers[step.model_name, step.step] += step.answers
+        rows_of_day = ((written, *identity, number) for identity, number in answers.items())
+        insert(FirstByteDay, ("day", "model_name", "step", "answers"), rows_of_day)
     if day.hours[-1] > moment - timedelta(days=KEY_HOURS_DAYS):
         insert(
             KeyHour,

@@ -45,6 +45,15 @@ class KeyRow(NamedTuple):
     refusals: int
 
 
+class StepRow(NamedTuple):
+    """Fields of FirstByte, in its order."""
+
+    hour: datetime
+    model_name: str
+    step: int
+    answers: int
+
+
 def model_hours(day: Day, rng: random.Random) -> Iterator[HourRow]:
     """Yield what each model did in each hour; answered and failed add up to the day's answers."""
     for model_name, sums in day.by_model().items():
@@ -74,13 +83,13 @@ def key_hours(day: Day, rng: random.Random) -> Iterator[KeyRow]:
                 yield KeyRow(key_id, hour, right + wrong, wrong, refused)
 
 
-def first_bytes(row: HourRow, *, is_bad: bool, rng: random.Random) -> Iterator[tuple[datetime, str, int, int]]:
-    """Yield how many answers of an hour had their first byte after so long; fields of FirstByte, in its order."""
+def first_bytes(row: HourRow, *, is_bad: bool, rng: random.Random) -> Iterator[StepRow]:
+    """Yield how many answers of an hour had their first byte after so long."""
     median = first_byte_ms(row.model_name, is_bad=is_bad) * rng.lognormvariate(0, 0.15)
     middle = first_byte_step(round(median))
     for distance, answers in zip(_STEPS, spread(row.at_once + row.after_fail_over, _NORMAL, rng), strict=True):
         if answers:
-            yield row.hour, row.model_name, middle + distance, answers
+            yield StepRow(row.hour, row.model_name, middle + distance, answers)
 
 
 def first_byte_ms(model_name: str, *, is_bad: bool) -> float:

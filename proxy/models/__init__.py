@@ -4,7 +4,7 @@ Each module knows those before it: projects, exhaustion, quotas, keys, usage, hi
 """
 
 from proxy.models.exhaustion import ExhaustionEvent
-from proxy.models.history import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Outcome
 from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
 from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
@@ -17,6 +17,7 @@ __all__ = [
     "DailyUsage",
     "ExhaustionEvent",
     "FirstByte",
+    "FirstByteDay",
     "KeyHour",
     "KeyState",
     "LoggedRequest",

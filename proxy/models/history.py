@@ -76,7 +76,10 @@ class ModelHour(models.Model):
 
 
 class FirstByte(models.Model):
-    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`."""
+    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`.
+
+    Kept for three days; then they are added to those of their quota day, of which there are 24 times fewer.
+    """
 
     pk = models.CompositePrimaryKey("hour", "model_name", "step")
     hour = models.DateTimeField()
@@ -84,12 +87,21 @@ class FirstByte(models.Model):
     step = models.PositiveSmallIntegerField()
     answers = models.PositiveBigIntegerField(default=0)
 
-    class Meta:
-        # With the number in it, the sums over months read the index alone.
-        indexes = [models.Index(fields=["hour", "model_name", "step", "answers"], name="first_byte_sums")]
-
     def __str__(self) -> str:
         return f"{self.model_name}, {self.hour:%Y-%m-%d %H}: {self.answers} at {self.step}"
+
+
+class FirstByteDay(models.Model):
+    """The same of a quota day, without the hours that are still kept."""
+
+    pk = models.CompositePrimaryKey("day", "model_name", "step")
+    day = models.DateField()
+    model_name = models.CharField(max_length=200)
+    step = models.PositiveSmallIntegerField()
+    answers = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.model_name}, {self.day}: {self.answers} at {self.step}"
 
 
 class KeyHour(models.Model):

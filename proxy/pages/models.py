@@ -46,7 +46,7 @@ def _models_table(filters: Filters) -> Table:
     ]
     rows = [(_model_cell(row.model_name, filters), *row[1:]) for row in by_model.models(filters.period)]
     empty = _("No requests in this period. Point a client at this address: the README shows how.")
-    note = _("Time to the first byte: of the last 28 days at most.")
+    note = ""
     if filters.period.has_keys:
         note = _(
             "Tries of these keys, by whole quota days; refused: Google's 429. "

@@ -55,8 +55,7 @@ def models_table(steps: dict[str, Counter[int]], filters: Filters) -> Table:
         for row in traffic.models(filters.period, steps)
     ]
     empty = _("No requests in this period. Point a client at this address: the README shows how.")
-    note = _("Time to the first byte: of the last 28 days at most.")
-    return Table("models", _("Models"), columns, rows, empty, note)
+    return Table("models", _("Models"), columns, rows, empty)
 
 
 def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Table:

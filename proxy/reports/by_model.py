@@ -51,7 +51,7 @@ def bars(period: Period) -> ModelBars:
 
 
 def models(period: Period) -> list[ModelRow]:
-    """Return what each model did, the busiest first; two queries. With a key or project: tries, by whole quota days."""
+    """Return what each model did, the busiest first; three queries. With a key or project: tries, by quota days."""
     if not period.has_keys:
         return traffic.models(period)
     names = ("answers", "errors", "refusals", *TOKENS)
