@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.claims import Claim, PoolExhausted
+from proxy.entries import Booking
 from proxy.ledger import Ledger, LedgerUnavailable
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from proxy.refusals import Fault, Refusal, Window
@@ -28,6 +29,8 @@ from tests.conftest import (
     FLASH,
     STREAM,
     Pool,
+    RawUpstream,
+    ReplaceUpstream,
     answers_by_secret,
     ask,
     claim_of,
@@ -286,16 +289,16 @@ def test_a_booking_that_a_locked_database_did_not_take_is_a_503_and_written_with
 
 
 def test_the_answer_whose_booking_failed_reaches_nobody(
-    client: Client, gemini: FakeGemini, pool: Pool, impatient: Ledger
+    client: Client, raw: RawUpstream, pool: Pool, impatient: Ledger, replace_upstream: ReplaceUpstream
 ) -> None:
     pool("one")
-    gemini.hold = Event()
-    gemini.chunks = 1  # the head comes with the first event, which is held back
-    asking = in_thread(lambda: ask(client, STREAM))
-    assert gemini.wait_for(lambda: gemini.seen)
+    replace_upstream(raw.url)
+    raw.script(b"HTTP/1.1 200", b" OK\r\nContent-Length: 2\r\n\r\n{}")
+    asking = in_thread(lambda: ask(client))
+    assert is_soon(lambda: raw.requests)
 
     with locked_database():
-        gemini.hold.set()
+        raw.go_on()
         response = asking.result()
 
     assert response.status_code == 503
@@ -338,7 +341,7 @@ def test_an_entry_that_cannot_be_written_harms_no_other(
     ApiKey.objects.filter(pk=gone.pk).delete()  # no row to refer to: not what `forget` does
 
     with locked_database() as let_go:
-        service.book_tokens(good, Tokens(prompt=1))
+        service._put(Booking(good, timezone.now(), prompt_tokens=1))
         assert is_soon(service._queue.empty)  # the writer waits with it; what comes now is one batch
         bookings = [in_thread(partial(service.book_answer, claim, 200)) for claim in (good, poison, good)]
         late = in_thread(lambda: claim_of(service))
@@ -370,7 +373,7 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
     taken = claims_of(service, 3)
 
     with locked_database():
-        service.book_tokens(taken[1], Tokens(prompt=1))
+        service._put(Booking(taken[1], timezone.now(), prompt_tokens=1))
         assert is_soon(service._queue.empty)  # the writer waits with it; what comes now is one batch
         for claim in taken:
             service.book_refusal(claim, Refusal(Window.DAY))
