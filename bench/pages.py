@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -35,10 +36,12 @@ PATHS = [
     "/dashboard/",
     PEOPLE,
     "/dashboard/?range=90d",
+    "/dashboard/?range=custom&from={first}&to={last}",
     "/dashboard/keys/",
     "/dashboard/keys/{key}/",
-    "/dashboard/exhaustion/",
+    "/dashboard/exhaustion/?day={yesterday}",
     "/dashboard/models/?range=90d",
+    "/dashboard/models/?range=custom&from={first}&to={last}",
     "/dashboard/requests/",
     "/dashboard/requests/?outcome=4",
     "/dashboard/health/",
@@ -118,15 +121,19 @@ def measure() -> dict[str, float]:
     from django.contrib.auth.models import User  # noqa: PLC0415
     from django.core.management import call_command  # noqa: PLC0415
     from django.test import Client  # noqa: PLC0415
+    from django.utils import timezone  # noqa: PLC0415
 
     from proxy.models import ApiKey  # noqa: PLC0415
+    from proxy.reports import today  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill()
     client = Client()
     client.force_login(User.objects.get(username=NAME))
     key = ApiKey.objects.usable().order_by("id")[100:101].get().pk
-    return {path: _median(client, path.format(key=key)) for path in PATHS}
+    last = today(timezone.now())
+    words = {"first": last - timedelta(days=DAYS - 1), "last": last, "yesterday": last - timedelta(days=1), "key": key}
+    return {path: _median(client, path.format(**words)) for path in PATHS}
 
 
 def _median(client: "Client", path: str) -> float:

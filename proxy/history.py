@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
 from proxy.models import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.sums import addition_to, identity_of, numbers_of
 from proxy.tokens import Tokens
 from proxy.windows import adapt
 
@@ -79,9 +80,9 @@ def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *,
             of_key = keys[key_id, hour]
             of_key["refusals" if status == 429 else "answers"] += 1
             of_key["errors"] += int(status != 429 and not 0 < status < 400)
-    _add(cursor, ModelHour, ("hour", "model_name"), models)
-    _add(cursor, FirstByte, ("hour", "model_name", "step"), first_bytes)
-    _add(cursor, KeyHour, ("key_id", "hour"), keys)
+    _add(cursor, ModelHour, models)
+    _add(cursor, FirstByte, first_bytes)
+    _add(cursor, KeyHour, keys)
 
 
 _LOG_FIELDS = tuple(str(field.column) for field in LoggedRequest._meta.concrete_fields if field.name != "id")
@@ -110,23 +111,12 @@ def _log_row(cursor: CursorWrapper, request: FinishedRequest) -> tuple[Any, ...]
     )
 
 
-def _add(
-    cursor: CursorWrapper,
-    model: type[Model],
-    identity: tuple[str, ...],
-    sums: Mapping[tuple[Any, ...], Mapping[str, int]],
-) -> None:
-    """Add to the rows that `sums` name; rows that are missing are made."""
-    table = model._meta.db_table
-    names = [str(field.column) for field in model._meta.concrete_fields if field.column not in identity]
-    columns = [*identity, *names]
-    statement = (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))}) "
-        f"ON CONFLICT ({', '.join(identity)}) "
-        f"DO UPDATE SET {', '.join(f'{name} = {table}.{name} + excluded.{name}' for name in names)}"
-    )
-    rows: Iterable[tuple[Any, ...]] = (
+def _add(cursor: CursorWrapper, model: type[Model], sums: Mapping[tuple[Any, ...], Mapping[str, int]]) -> None:
+    """Add to the rows that `sums` name by their identity."""
+    names = numbers_of(model)
+    rows = [
         (*row, *(numbers.get(name, 0) for name in names))
         for row, numbers in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
-    )
-    cursor.executemany(statement, list(rows))
+    ]
+    values = ", ".join(["%s"] * (len(identity_of(model)) + len(names)))
+    cursor.executemany(addition_to(model, f"VALUES ({values})"), rows)

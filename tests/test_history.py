@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from proxy.history import FinishedRequest, first_byte_step, milliseconds_of, write_history
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.models import ApiKey, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
 from proxy.reports.period import Period
-from proxy.reports.traffic import first_byte_steps
+from proxy.reports.traffic import bars, first_byte_steps, sums
 from proxy.retention import prune
 from proxy.tokens import Tokens
 from tests import gemini_errors as errors
@@ -133,27 +133,42 @@ def test_what_was_kept_for_long_enough_is_deleted_bit_by_bit(pool: Pool) -> None
 
     assert LoggedRequest.objects.count() == 8
     assert KeyHour.objects.count() == 35
-    assert ModelHour.objects.count() == 50
+    assert ModelHour.objects.count() == 35
+    assert ModelDay.objects.count() == 15
     assert FirstByte.objects.count() == 3
     assert FirstByteDay.objects.count() == 47
 
 
 @pytest.mark.django_db
-def test_times_to_the_first_byte_are_summed_up_by_quota_days(pool: Pool) -> None:
+def test_old_hours_become_quota_days_and_reports_stay_the_same(pool: Pool) -> None:
     [key] = pool("one")
     midnight = datetime(2026, 11, 20, 8, tzinfo=UTC)
     write(*(finished(midnight + timedelta(hours=hours), key) for hours in (-1, 0, 1, 23, 24)))
-    later = midnight + timedelta(days=30)
-    before = first_byte_steps(Period.ending(later, "90d", PACIFIC))
+    later = midnight + timedelta(days=50)
+    period = Period.ending(later, "90d", PACIFIC)
+    before = bars(period, sums(period)), first_byte_steps(period)
     with connection.cursor() as cursor:
         for _ in range(5):
             prune(cursor, later, 7, PACIFIC)
 
-    days = FirstByteDay.objects.order_by("day").values_list("day", "answers")
-    assert list(days) == [(date(2026, 11, 19), 1), (date(2026, 11, 20), 3), (date(2026, 11, 21), 1)]
+    days = [(date(2026, 11, 19), 1), (date(2026, 11, 20), 3), (date(2026, 11, 21), 1)]
+    assert list(FirstByteDay.objects.order_by("day").values_list("day", "answers")) == days
+    assert list(ModelDay.objects.order_by("day").values_list("day", "at_once")) == days
     assert not FirstByte.objects.exists()
-    assert first_byte_steps(Period.ending(later, "90d", PACIFIC)) == before
-    assert not first_byte_steps(Period.ending(later, "7d", PACIFIC))
+    assert not ModelHour.objects.exists()
+    assert (bars(period, sums(period)), first_byte_steps(period)) == before
+    assert not sums(Period.ending(later, "28d", PACIFIC))
+
+
+@pytest.mark.django_db
+def test_a_late_answer_is_added_to_its_day(pool: Pool) -> None:
+    [key] = pool("one")
+    for _ in range(2):
+        write(finished(NOON, key))
+        with connection.cursor() as cursor:
+            prune(cursor, NOON + timedelta(days=50), 7, PACIFIC)
+
+    assert ModelDay.objects.values_list("day", "at_once", "prompt_tokens").get() == (date(2026, 11, 20), 2, 14)
 
 
 @pytest.mark.parametrize("milliseconds", [1, 3, 90, 1_000, 59_000])

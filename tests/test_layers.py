@@ -18,7 +18,7 @@ MODELS = {name for name in MODULES if name.split("/")[0] == "models"}
 # What writes on the hot path, and what it stands on.
 LEDGER = {
     *("ledger", "entries", "waiting", "claiming", "candidate", "claims", "posting", "windows", "clock"),
-    *("history", "retention"),
+    *("history", "retention", "sums"),
 }
 CALLED_BY_NOBODY = {
     name for name in MODULES if name.split("/")[0] == "admin" or name.startswith("management/commands/")

@@ -49,6 +49,14 @@ def write(*requests: FinishedRequest) -> None:
         write_history(cursor, requests, has_log=True)
 
 
+def bars_of(period: Period) -> list[traffic.Bar]:
+    return traffic.bars(period, traffic.sums(period))
+
+
+def models_of(period: Period) -> list[traffic.ModelRow]:
+    return traffic.models(traffic.sums(period), traffic.first_byte_steps(period))
+
+
 def shown(person: Client, path: str) -> str:
     response = person.get(path)
     assert response.status_code == 200
@@ -82,6 +90,14 @@ def test_days_have_25_hours_when_the_clock_is_set_back() -> None:
     assert period.until - period.since == timedelta(hours=25)
 
 
+def test_long_periods_are_shown_by_weeks() -> None:
+    period = Period.of_days(date(2026, 1, 1), date(2026, 11, 25), PACIFIC)
+    slots = period.day_slots()
+    assert (slots[0], slots[1], slots[-1]) == (date(2026, 1, 1), date(2026, 1, 8), date(2026, 11, 19))
+    assert {period.slot_of_day(date(2026, 11, day)) for day in range(19, 26)} == {slots[-1]}
+    assert period.slot_of(datetime(2026, 11, 19, 7, 59, tzinfo=UTC)) == slots[-2]  # a minute to midnight
+
+
 # Sums over time
 
 
@@ -94,36 +110,36 @@ def test_each_hour_and_each_day_has_its_bar(pool: Pool) -> None:
         request_of(key, NOW - timedelta(hours=3), status=503, is_refused=True, first_byte_ms=None),
         request_of(key, NOW - timedelta(days=2)),
     )
-    hours = traffic.bars(Period.ending(NOW, "24h", PACIFIC))
+    hours = bars_of(Period.ending(NOW, "24h", PACIFIC))
     assert hours[-1][1:] == (1, 1, 0, 1, 51)
     assert hours[-4].refused == 1
-    assert traffic.totals(hours).requests == 4
+    assert traffic.total(hours).requests == 4
 
-    days = traffic.bars(Period.ending(NOW, "7d", PACIFIC))
+    days = bars_of(Period.ending(NOW, "7d", PACIFIC))
     assert [bar.requests for bar in days] == [0, 0, 0, 0, 1, 0, 4]
-    assert traffic.totals(traffic.bars(Period.ending(NOW, "7d", PACIFIC, model_name=PRO))).requests == 0
+    assert traffic.total(bars_of(Period.ending(NOW, "7d", PACIFIC, model_name=PRO))).requests == 0
 
 
 def test_a_key_has_bars_of_its_own_tries(pool: Pool) -> None:
     [key, other] = pool("one", "two")
     write(request_of(other, tries=[(key.pk, 429), (other.pk, 200)]), request_of(other))
-    assert traffic.bars(Period.ending(NOW, "24h", PACIFIC, key_id=key.pk))[-1][1:] == (0, 0, 1, 0, 0)
-    assert traffic.bars(Period.ending(NOW, "24h", PACIFIC, project_id=other.project_id))[-1].at_once == 2
+    assert bars_of(Period.ending(NOW, "24h", PACIFIC, key_id=key.pk))[-1][1:] == (0, 0, 1, 0, 0)
+    assert bars_of(Period.ending(NOW, "24h", PACIFIC, project_id=other.project_id))[-1].at_once == 2
 
     DailyUsage.objects.create(key=key, model_name=PRO, day=date(2026, 11, 24), answers=5, errors=2, output_tokens=9)
-    days = traffic.bars(Period.ending(NOW, "7d", PACIFIC, key_id=key.pk, model_name=PRO))
+    days = bars_of(Period.ending(NOW, "7d", PACIFIC, key_id=key.pk, model_name=PRO))
     assert days[-2] == (date(2026, 11, 24), 3, 0, 0, 2, 9)
 
 
 def test_times_to_the_first_byte_are_about_right(pool: Pool) -> None:
     [key] = pool("one")
     write(*(request_of(key, first_byte_ms=milliseconds) for milliseconds in [400] * 90 + [9_000] * 10))
-    [model] = traffic.models(Period.ending(NOW, "24h", PACIFIC))
+    [model] = models_of(Period.ending(NOW, "24h", PACIFIC))
     assert model.p50 is not None
     assert model.p95 is not None
     assert abs(model.p50 / 400 - 1) < 0.2
     assert abs(model.p95 / 9_000 - 1) < 0.2
-    assert traffic.models(Period.ending(NOW - timedelta(days=9), "24h", PACIFIC)) == []
+    assert models_of(Period.ending(NOW - timedelta(days=9), "24h", PACIFIC)) == []
 
 
 # What is left
@@ -255,6 +271,20 @@ def test_the_overview_counts_a_day(person: Client, pool: Pool, limited: list[Quo
     assert sum(row["at_once"] for row in tables["traffic"]) == 1
     assert "+0 % against the period before" in page
     assert "used up at" not in str(tables["left"])
+
+
+def test_the_overview_of_a_key_shows_nothing_of_others(person: Client, pool: Pool) -> None:
+    [key, other] = pool("one", "two")
+    write(request_of(other))
+    DailyUsage.objects.create(key=other, model_name=FLASH, day=date(2026, 11, 25), answers=1)
+    DailyUsage.objects.create(key=key, model_name=PRO, day=date(2026, 11, 25), answers=5, errors=2, refusals=4)
+    with time_machine.travel(NOW, tick=False):
+        [row] = exported(person, f"/dashboard/?key={key.pk}")["models"]
+        assert "known of the whole pool only" in shown(person, f"/dashboard/?key={key.pk}")
+        weeks = exported(person, f"/dashboard/?key={key.pk}&range=custom&from=2026-01-01&to=2026-11-25")["traffic"]
+
+    assert (row["model"], row["requests"], row["failed"], row["refused"], row["p50"]) == (PRO, 9, 2, 4, None)
+    assert (len(weeks), weeks[-1]["begin"], weeks[-1]["at_once"]) == (47, "2026-11-19", 3)
 
 
 def test_a_number_against_nothing_is_no_percentage(person: Client, pool: Pool) -> None:

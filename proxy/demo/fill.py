@@ -1,8 +1,8 @@
 """Writes the made-up pool and its past into an empty database."""
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from proxy.demo.log import log
 from proxy.demo.plan import DemoProject, Plan
 from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
 from proxy.demo.usage import HOUR, Day, Spent, days
-from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour
+from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
 from proxy.quota import quota_day
-from proxy.retention import FIRST_BYTE_HOURS_DAYS, KEY_HOURS_DAYS
+from proxy.retention import FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG_DAYS = 7
 _MOST_AT_ONCE = 20_000
@@ -35,7 +35,9 @@ class Made(NamedTuple):
 
 def is_empty() -> bool:
     """Tell whether the database has no key, and nothing that any key ever did."""
-    return not any(model._default_manager.exists() for model in (ApiKey, DailyUsage, ModelHour, KeyHour, LoggedRequest))
+    return not any(
+        model._default_manager.exists() for model in (ApiKey, DailyUsage, ModelHour, ModelDay, KeyHour, LoggedRequest)
+    )
 
 
 def fill(plan: Plan, moment: datetime, seed: int, tell: Callable[[date], object] = lambda _: None) -> Made:
@@ -77,28 +79,29 @@ def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
         ((row.key_id, row.model_name, written, *row.sums, 0) for row in day.rows),
     )
     hours = list(model_hours(day, rng))
-    insert(
-        ModelHour,
-        ("hour", "model_name", "at_once", "after_fail_over", "refused", "failed", *_TOKENS),
-        ((moments[row.hour], *row[1:]) for row in hours),
-    )
     steps = [step for row in hours for step in first_bytes(row, is_bad=day.is_bad, rng=rng)]
-    if day.hours[-1] > moment - timedelta(days=FIRST_BYTE_HOURS_DAYS):
-        rows = ((moments[step.hour], *step[1:]) for step in steps)
-        insert(FirstByte, ("hour", "model_name", "step", "answers"), rows)
+    of_model = ("model_name", "at_once", "after_fail_over", "refused", "failed", *_TOKENS)
+    of_step = ("model_name", "step", "answers")
+    if day.hours[-1] > moment - timedelta(days=HOURS_DAYS):
+        insert(ModelHour, ("hour", *of_model), ((moments[row.hour], *row[1:]) for row in hours))
+        key_rows = ((row.key_id, moments[row.hour], *row[2:]) for row in key_hours(day, rng))
+        insert(KeyHour, ("key_id", "hour", "answers", "errors", "refusals"), key_rows)
     else:
-        answers = Counter[tuple[str, int]]()
-        for step in steps:
-            answers[step.model_name, step.step] += step.answers
-        rows_of_day = ((written, *identity, number) for identity, number in answers.items())
-        insert(FirstByteDay, ("day", "model_name", "step", "answers"), rows_of_day)
-    if day.hours[-1] > moment - timedelta(days=KEY_HOURS_DAYS):
-        insert(
-            KeyHour,
-            ("key_id", "hour", "answers", "errors", "refusals"),
-            ((row.key_id, moments[row.hour], *row[2:]) for row in key_hours(day, rng)),
-        )
+        insert(ModelDay, ("day", *of_model), ((written, *row) for row in summed(hours, 2)))
+    if day.hours[-1] > moment - timedelta(days=FIRST_BYTE_HOURS_DAYS):
+        insert(FirstByte, ("hour", *of_step), ((moments[step.hour], *step[1:]) for step in steps))
+    else:
+        insert(FirstByteDay, ("day", *of_step), ((written, *row) for row in summed(steps, 3)))
     return [row for row in hours if row.hour > moment - timedelta(days=_LOG_DAYS) + HOUR]
+
+
+def summed(rows: Iterable[tuple[Any, ...]], place: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the sums of rows of hours, without the hour that each begins with; their numbers begin at `place`."""
+    columns: defaultdict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    for row in rows:
+        columns[row[1:place]].append(row[place:])
+    for identity, numbers in columns.items():
+        yield (*identity, *map(sum, zip(*numbers, strict=True)))
 
 
 def _write_log(rows: Iterable[Any]) -> None:

@@ -4,7 +4,7 @@ Each module knows those before it: projects, exhaustion, quotas, keys, usage, hi
 """
 
 from proxy.models.exhaustion import ExhaustionEvent
-from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
 from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
 from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
@@ -21,6 +21,7 @@ __all__ = [
     "KeyHour",
     "KeyState",
     "LoggedRequest",
+    "ModelDay",
     "ModelHour",
     "Outcome",
     "Project",

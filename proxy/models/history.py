@@ -1,4 +1,4 @@
-"""What became of requests: the log, kept for some days, and sums by the hour, kept for good (those of a key: 35 days).
+"""What became of requests: the log, kept for some days, and sums of hours, which become sums of days (`retention.py`).
 
 All of it is written by the ledger (`history.py`); pages over weeks read the sums, never the log.
 """
@@ -56,11 +56,9 @@ class LoggedRequest(models.Model):
         return f"{self.request_id}: {self.status}"
 
 
-class ModelHour(models.Model):
-    """How requests for a model ended in an hour, and their tokens. hour: the beginning of one, UTC."""
+class ModelSums(models.Model):
+    """How requests for a model ended, and their tokens."""
 
-    pk = models.CompositePrimaryKey("hour", "model_name")
-    hour = models.DateTimeField()
     model_name = models.CharField(max_length=200)
     at_once = models.PositiveBigIntegerField(default=0)
     after_fail_over = models.PositiveBigIntegerField(default=0)
@@ -71,15 +69,32 @@ class ModelHour(models.Model):
     thinking_tokens = models.PositiveBigIntegerField(default=0)
     cached_tokens = models.PositiveBigIntegerField(default=0)
 
+    class Meta:
+        abstract = True
+
+
+class ModelHour(ModelSums):
+    """In an hour. hour: the beginning of one, UTC."""
+
+    pk = models.CompositePrimaryKey("hour", "model_name")
+    hour = models.DateTimeField()
+
     def __str__(self) -> str:
         return f"{self.model_name}, {self.hour:%Y-%m-%d %H}"
 
 
-class FirstByte(models.Model):
-    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`.
+class ModelDay(ModelSums):
+    """On a quota day, without the hours that are still kept."""
 
-    Kept for three days; then they are added to those of their quota day, of which there are 24 times fewer.
-    """
+    pk = models.CompositePrimaryKey("day", "model_name")
+    day = models.DateField()
+
+    def __str__(self) -> str:
+        return f"{self.model_name}, {self.day}"
+
+
+class FirstByte(models.Model):
+    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`."""
 
     pk = models.CompositePrimaryKey("hour", "model_name", "step")
     hour = models.DateTimeField()

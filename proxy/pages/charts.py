@@ -7,6 +7,9 @@ from typing import Any
 
 from django.utils.formats import date_format
 from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+
+from proxy.reports.period import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,13 @@ class Chart:
         """What pages.js gives to Chart.js."""
         series = [{"label": str(name), "color": color, "data": values} for name, color, values in self.series]
         return {"kind": self.kind, "stacked": self.is_stacked, "labels": self.labels, "series": series}
+
+
+def slot_label(period: Period, slots: Sequence[datetime | date]) -> str:
+    """Return what slots of a period are: its hours, quota days, or weeks."""
+    if isinstance(slots[0], datetime):
+        return _("Hour")
+    return _("Quota day") if period.slot_days == 1 else _("Week from")
 
 
 def slot_name(begin: datetime | date) -> str:

@@ -57,6 +57,16 @@ class Filters:
         ]
         return [(name, address) for name, address in named if name]
 
+    @property
+    def about_models(self) -> str:
+        """What numbers of models mean that are narrowed to some keys; "" if they are not."""
+        if not self.period.has_keys:
+            return ""
+        return _(
+            "Tries of these keys, by whole quota days; refused: Google's 429. "
+            "Times to the first byte are known of the whole pool only."
+        )
+
 
 def read_filters(request: HttpRequest, moment: datetime, default: str = "24h") -> Filters:
     """Return what the address asks for; what makes no sense in it is told in `problem`, and left out. Three queries."""

@@ -1,16 +1,18 @@
 """Models: what each of them did, over time and in sum, and what is known of its limits."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from proxy.pages.charts import Chart, slot_name
+from proxy.pages.charts import Chart, slot_label, slot_name
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.tables import Cell, Column, Table
-from proxy.reports import by_model
+from proxy.reports import by_model, traffic
 from proxy.reports.by_model import MOST_MODELS, ModelBars
+from proxy.reports.traffic import Sums
 from proxy.templatetags.proxy import model_name
 
 
@@ -19,19 +21,20 @@ def models(request: HttpRequest) -> HttpResponse:
     """Show models, of the period that the filters say."""
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
-    bars = by_model.bars(filters.period)
+    sums = traffic.sums(filters.period)
+    bars = by_model.bars(filters.period, sums)
     return answer(
         request,
         "models",
         _("Models"),
         filters=filters,
-        tables=[_models_table(filters), _limits_table(filters), _bars_table(bars)],
+        tables=[_models_table(sums, filters), _limits_table(filters), _bars_table(bars, filters)],
         moment=moment,
         chart=_chart(bars),
     )
 
 
-def _models_table(filters: Filters) -> Table:
+def _models_table(sums: Iterable[Sums], filters: Filters) -> Table:
     columns = [
         Column("model", _("Model")),
         Column("requests", _("Requests"), "number"),
@@ -44,15 +47,10 @@ def _models_table(filters: Filters) -> Table:
         Column("p50", _("First byte, median"), "ms"),
         Column("p95", _("First byte, 95th percentile"), "ms"),
     ]
-    rows = [(_model_cell(row.model_name, filters), *row[1:]) for row in by_model.models(filters.period)]
+    found = traffic.models(sums, traffic.first_byte_steps(filters.period))
+    rows = [(_model_cell(row.model_name, filters), *row[1:]) for row in found]
     empty = _("No requests in this period. Point a client at this address: the README shows how.")
-    note = ""
-    if filters.period.has_keys:
-        note = _(
-            "Tries of these keys, by whole quota days; refused: Google's 429. "
-            "Times to the first byte are known of the whole pool only."
-        )
-    return Table("models", _("Models"), columns, rows, empty, note)
+    return Table("models", _("Models"), columns, rows, empty, filters.about_models)
 
 
 def _limits_table(filters: Filters) -> Table:
@@ -79,9 +77,8 @@ def _limits_table(filters: Filters) -> Table:
     return Table("limits", _("Known limits"), columns, rows, empty, note)
 
 
-def _bars_table(bars: ModelBars) -> Table:
-    is_hourly = bool(bars.slots) and isinstance(bars.slots[0], datetime)
-    columns = [Column("begin", _("Hour") if is_hourly else _("Quota day"))]
+def _bars_table(bars: ModelBars, filters: Filters) -> Table:
+    columns = [Column("begin", slot_label(filters.period, bars.slots))]
     columns += [Column(name, model_name(name), "number") for name in bars.requests]
     columns.append(Column("others", _("Others"), "number"))
     rows = list(zip(bars.slots, *bars.requests.values(), bars.others, strict=True))

@@ -30,7 +30,8 @@ def overview(request: HttpRequest) -> HttpResponse:
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
     period = filters.period
-    bars = traffic.bars(period)
+    sums = traffic.sums(period)
+    bars = traffic.bars(period, sums)
     rows = remaining.remaining(moment, period)
     pool = reports.pool_state(moment)
     steps = traffic.first_byte_steps(period)
@@ -41,7 +42,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         filters=filters,
         tables=[
             tables.traffic_table(bars, filters),
-            tables.models_table(steps, filters),
+            tables.models_table(sums, steps, filters),
             tables.left_table(rows, moment, filters),
             tables.running_out_table(moment, filters),
             tables.resting_table(moment, filters),
@@ -59,7 +60,8 @@ def _figures(
     steps: dict[str, Counter[int]],
     filters: Filters,
 ) -> list[Figure]:
-    now, before = traffic.totals(bars), traffic.total(filters.period.before())
+    before_it = filters.period.before()
+    now, before = traffic.total(bars), traffic.total(traffic.bars(before_it, traffic.sums(before_it)))
     every_step = sum(steps.values(), Counter())
     p50, p95 = traffic.percentile(every_step, 0.5), traffic.percentile(every_step, 0.95)
     keys = reverse("proxy:keys") + filters.here
@@ -69,7 +71,14 @@ def _figures(
         Figure(_("bad keys"), pool.bad, href=f"{keys}&state=bad"),
         Figure(_("requests"), now.requests, note=_against(now.requests, before.requests)),
         Figure(_("failed"), now.failed, note=_against(now.failed, before.failed)),
-        Figure(_("first byte, median"), p50, "ms", _("95th percentile: %s") % shown(p95, "ms")),
+        Figure(
+            _("first byte, median"),
+            p50,
+            "ms",
+            _("known of the whole pool only")
+            if filters.period.has_keys
+            else _("95th percentile: %s") % shown(p95, "ms"),
+        ),
         Figure(_("tokens"), now.tokens, note=_against(now.tokens, before.tokens)),
     ]
 

@@ -1,6 +1,7 @@
 """The tables of the overview."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.urls import reverse
@@ -10,11 +11,12 @@ from django.utils.translation import gettext as _
 
 from proxy import reports
 from proxy.models import ExhaustionEvent
+from proxy.pages.charts import slot_label
 from proxy.pages.filters import Filters
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import remaining, traffic
 from proxy.reports.remaining import Remaining
-from proxy.reports.traffic import Bar
+from proxy.reports.traffic import Bar, Sums
 
 _MOST_SHOWN = 100
 
@@ -22,7 +24,7 @@ _MOST_SHOWN = 100
 def traffic_table(bars: list[Bar], filters: Filters) -> Table:
     """What the chart shows, in numbers."""
     columns = [
-        Column("begin", _("Hour") if filters.period.is_hourly else _("Quota day")),
+        Column("begin", slot_label(filters.period, [bar.begin for bar in bars])),
         Column("at_once", _("Answered at once"), "number"),
         Column("after_fail_over", _("After fail-over"), "number"),
         Column("refused", _("Refused"), "number"),
@@ -33,7 +35,7 @@ def traffic_table(bars: list[Bar], filters: Filters) -> Table:
     return Table("traffic", _("Requests over time"), columns, bars, note=note)
 
 
-def models_table(steps: dict[str, Counter[int]], filters: Filters) -> Table:
+def models_table(sums: Iterable[Sums], steps: dict[str, Counter[int]], filters: Filters) -> Table:
     """What each model did, with the way to its page."""
     columns = [
         Column("model", _("Model")),
@@ -52,10 +54,10 @@ def models_table(steps: dict[str, Counter[int]], filters: Filters) -> Table:
             row.prompt_tokens + row.output_tokens + row.thinking_tokens,
             row.p50,
         )
-        for row in traffic.models(filters.period, steps)
+        for row in traffic.models(sums, steps)
     ]
     empty = _("No requests in this period. Point a client at this address: the README shows how.")
-    return Table("models", _("Models"), columns, rows, empty)
+    return Table("models", _("Models"), columns, rows, empty, filters.about_models)
 
 
 def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Table:

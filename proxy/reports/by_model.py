@@ -1,17 +1,17 @@
 """What models did over time, and which limits are known of them."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from django.db.models import CharField, Count, F, Max, Min, Sum
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import Count, Max, Min
+from django.db.models.functions import Coalesce
 
-from proxy.models import ApiKey, DailyUsage, ModelHour, Quota
+from proxy.models import Quota
 from proxy.models.quotas import SET_NAMES
-from proxy.reports import traffic
 from proxy.reports.period import Period
-from proxy.reports.traffic import OUTCOMES, TOKENS, ModelRow
+from proxy.reports.traffic import Sums
 
 MOST_MODELS = 5
 
@@ -35,43 +35,17 @@ class KnownLimit(NamedTuple):
     all: int
 
 
-def bars(period: Period) -> ModelBars:
-    """Return requests by model, by the hour or quota day; one query. With a key or project: tries, by the day."""
-    slots: Sequence[datetime | date] = period.slots()
-    if period.has_keys:
-        slots = [period.first + timedelta(days=number) for number in range(period.days)]
+def bars(period: Period, found: Iterable[Sums]) -> ModelBars:
+    """Return requests by model in each slot. With a key or project: tries, by the quota day."""
+    slots = period.day_slots() if period.has_keys else period.slots()
     place = {slot: number for number, slot in enumerate(slots)}
-    counts: dict[str, list[int]] = {}
-    for slot, model_name, number in _counted(period):
-        counts.setdefault(model_name, [0] * len(slots))[place[slot]] += number
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(slots))
+    for row in found:
+        counts[row.model_name][place[row.slot]] += row.requests
     names = sorted(counts, key=lambda name: (-sum(counts[name]), name))
     others = [sum(numbers) for numbers in zip(*(counts[name] for name in names[MOST_MODELS:]), strict=True)]
     requests = {name: counts[name] for name in names[:MOST_MODELS]}
     return ModelBars(slots, requests, others or [0] * len(slots))
-
-
-def models(period: Period) -> list[ModelRow]:
-    """Return what each model did, the busiest first; three queries. With a key or project: tries, by quota days."""
-    if not period.has_keys:
-        return traffic.models(period)
-    names = ("answers", "errors", "refusals", *TOKENS)
-    sums = _usage(period).values("model_name").annotate(**{f"sum_{name}": Sum(name) for name in names}).order_by()
-    rows = [
-        ModelRow(
-            row["model_name"],
-            row["sum_answers"] + row["sum_refusals"],
-            row["sum_errors"],
-            row["sum_refusals"],
-            row["sum_prompt_tokens"],
-            row["sum_output_tokens"],
-            row["sum_thinking_tokens"],
-            row["sum_cached_tokens"],
-            p50=None,
-            p95=None,
-        )
-        for row in sums
-    ]
-    return sorted(rows, key=lambda row: (-row.requests, row.model_name))
 
 
 def known_limits(period: Period) -> list[KnownLimit]:
@@ -98,34 +72,3 @@ def known_limits(period: Period) -> list[KnownLimit]:
         for row in rows
         for name in SET_NAMES
     ]
-
-
-def _counted(period: Period) -> Iterator[tuple[datetime | date, str, int]]:
-    """Return slot, model and requests of each row that there is."""
-    if period.has_keys:
-        yield from (
-            _usage(period).values_list("day", "model_name").annotate(tries=Sum(F("answers") + F("refusals"))).order_by()
-        )
-        return
-    hours = ModelHour.objects.filter(hour__gte=period.since, hour__lt=period.until)
-    if period.model_name:
-        hours = hours.filter(model_name=period.model_name)
-    # Hours as text, and each read once: there are a hundred thousand rows in two years, and reading them is slow.
-    number = F(OUTCOMES[0]) + F(OUTCOMES[1]) + F(OUTCOMES[2]) + F(OUTCOMES[3])
-    rows = hours.order_by().annotate(text=Cast("hour", CharField()), number=number)
-    slots: dict[str, datetime | date] = {}
-    for text, model_name, count in rows.values_list("text", "model_name", "number"):
-        if text not in slots:
-            slots[text] = period.slot_of(datetime.fromisoformat(text).replace(tzinfo=UTC))
-        yield slots[text], model_name, count
-
-
-def _usage(period: Period) -> Any:
-    usage = DailyUsage.objects.filter(day__range=(period.first, period.last))
-    if period.model_name:
-        usage = usage.filter(model_name=period.model_name)
-    if period.key_id:
-        usage = usage.filter(key=period.key_id)
-    if period.project_id:
-        usage = usage.filter(key__in=ApiKey.objects.filter(project=period.project_id).values("id"))
-    return usage

@@ -8,6 +8,7 @@ from proxy.quota import day_start, quota_day
 HOUR = timedelta(hours=1)
 DAYS = {"7d": 7, "28d": 28, "90d": 90}
 LONGEST_DAYS = 800
+_MOST_SLOTS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,23 @@ class Period:
         first, last = self.first - length, self.last - length
         return replace(self, since=day_start(first, self.zone), until=self.since, first=first, last=last)
 
+    @property
+    def slot_days(self) -> int:
+        """How many days a slot has that is no hour: 1, or 7 where more would be shown than one can tell apart."""
+        return 1 if self.days <= _MOST_SLOTS else 7
+
     def slots(self) -> list[datetime] | list[date]:
-        """Return its hours, or its quota days."""
-        if self.is_hourly:
-            return [self.since + number * HOUR for number in range(24)]
-        return [self.first + timedelta(days=number) for number in range(self.days)]
+        """Return its hours, or its quota days, or weeks by their first days."""
+        return [self.since + number * HOUR for number in range(24)] if self.is_hourly else self.day_slots()
+
+    def day_slots(self) -> list[date]:
+        """Return its quota days, or weeks by their first days. The last week may be shorter."""
+        return [self.first + timedelta(days=number) for number in range(0, self.days, self.slot_days)]
 
     def slot_of(self, hour: datetime) -> datetime | date:
         """Return the slot that an hour belongs to."""
-        return hour if self.is_hourly else quota_day(hour, self.zone)
+        return hour if self.is_hourly else self.slot_of_day(quota_day(hour, self.zone))
+
+    def slot_of_day(self, day: date) -> date:
+        """Return the slot that a quota day belongs to."""
+        return day - timedelta(days=(day - self.first).days % self.slot_days)

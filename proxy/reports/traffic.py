@@ -1,27 +1,50 @@
 """How requests ended over time, how long they took, and what they cost. From sums of hours and days, never the log."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from django.db.models import Sum
+from django.db.models import F, Sum
 
 from proxy.history import milliseconds_of
-from proxy.models import DailyUsage, FirstByte, FirstByteDay, KeyHour, ModelHour
+from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, ModelDay, ModelHour
 from proxy.reports.period import Period
 
-OUTCOMES = ("at_once", "after_fail_over", "refused", "failed")
-TOKENS = ("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+_NAMES = (
+    *("at_once", "after_fail_over", "refused", "failed"),
+    *("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens"),
+)
 
 
-_SUMS = {f"sum_{name}": Sum(name) for name in OUTCOMES} | {
-    "sum_tokens": Sum("prompt_tokens") + Sum("output_tokens") + Sum("thinking_tokens")
-}
+class Sums(NamedTuple):
+    """What happened to a model in a slot of a period; there may be several of the same.
+
+    With a key or project: tries of keys; refusals are their 429s, and an answer after a fail-over is one at once.
+    """
+
+    slot: datetime | date
+    model_name: str
+    at_once: int = 0
+    after_fail_over: int = 0
+    refused: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def requests(self) -> int:
+        return self.at_once + self.after_fail_over + self.refused + self.failed
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.output_tokens + self.thinking_tokens
 
 
 class Bar(NamedTuple):
-    """What happened in an hour or on a quota day. With a key or project: tries of keys, and refusals are their 429s."""
+    """What happened in an hour, on a quota day or in a week."""
 
     begin: datetime | date
     at_once: int = 0
@@ -36,7 +59,7 @@ class Bar(NamedTuple):
 
 
 class ModelRow(NamedTuple):
-    """What a model did in a period; times in milliseconds, None where there was no answer."""
+    """What a model did in a period; times in milliseconds, None where there was no answer, or where it is not known."""
 
     model_name: str
     requests: int
@@ -50,32 +73,40 @@ class ModelRow(NamedTuple):
     p95: int | None
 
 
-def bars(period: Period) -> list[Bar]:
-    """Return what happened, by the hour or by the quota day, those without any request included; one query."""
-    if period.has_keys:
-        sums = _of_keys(period)
-    else:
-        sums = defaultdict(Counter)
-        for hour, *numbers in _hours(period).values("hour").annotate(**_SUMS).values_list("hour", *_SUMS):
-            slot = sums[period.slot_of(hour)]
-            for name, number in zip(Bar._fields[1:], numbers, strict=True):
-                slot[name] += number
-    return [Bar(slot, **sums[slot]) for slot in period.slots()]
+def sums(period: Period) -> list[Sums]:
+    """Return what happened; two queries. With a key or project by whole quota days, since hours know no models; one."""
+    return list(_of_keys(period) if period.has_keys else _of_pool(period))
 
 
-def total(period: Period) -> Bar:
-    """Return the sums of a period; one query."""
-    if period.has_keys:
-        return totals(bars(period))
-    sums = _hours(period).aggregate(**_SUMS)
-    return Bar(period.first, *(sums[name] or 0 for name in _SUMS))
+def bars(period: Period, found: Iterable[Sums]) -> list[Bar]:
+    """Return what happened in each slot, those without any request included. A key's hours: one query more."""
+    if period.has_keys and period.is_hourly:
+        found = _hours_of_keys(period)
+    numbers = {slot: [0] * 5 for slot in period.slots()}
+    for row in found:
+        bar = numbers[row.slot]
+        for place, number in enumerate((row.at_once, row.after_fail_over, row.refused, row.failed, row.tokens)):
+            bar[place] += number
+    return [Bar(slot, *bar) for slot, bar in numbers.items()]
 
 
-def totals(all_bars: Iterable[Bar]) -> Bar:
-    """Return the sums of bars."""
-    several = list(all_bars)
-    sums = (sum(column) for column in zip(*(bar[1:] for bar in several), strict=True))
-    return Bar(several[0].begin, *sums) if several else Bar(date.min)
+def total(several: Sequence[Bar]) -> Bar:
+    """Return the sums of bars, at least one."""
+    return Bar(several[0].begin, *map(sum, zip(*(bar[1:] for bar in several), strict=True)))
+
+
+def models(found: Iterable[Sums], steps: dict[str, Counter[int]]) -> list[ModelRow]:
+    """Return what each model did, the busiest first. steps: those of `first_byte_steps`."""
+    numbers: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 7)
+    for row in found:
+        of_model = numbers[row.model_name]
+        for place, number in enumerate((row.requests, row.failed, row.refused, *row[6:])):
+            of_model[place] += number
+    rows = [
+        ModelRow(name, *of_model, *(percentile(steps.get(name, Counter()), share) for share in (0.5, 0.95)))
+        for name, of_model in numbers.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.requests, row.model_name))
 
 
 def percentile(steps: Counter[int], share: float) -> int | None:
@@ -89,69 +120,59 @@ def percentile(steps: Counter[int], share: float) -> int | None:
 
 
 def first_byte_steps(period: Period) -> dict[str, Counter[int]]:
-    """Return for each model how many answers began at each step of `first_byte_step`; two queries."""
+    """Return for each model how many answers began at each step of `first_byte_step`; two queries.
+
+    It is known of the whole pool only: nothing with a key or project.
+    """
     steps: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    days: Any = FirstByteDay.objects.filter(day__range=(period.first, period.last))
-    hours: Any = FirstByte.objects.filter(hour__gte=period.since, hour__lt=period.until)
-    for rows in (days, hours):
-        found = rows.filter(model_name=period.model_name) if period.model_name else rows
-        for model_name, step, answers in found.order_by().values_list("model_name", "step").annotate(Sum("answers")):
+    if period.has_keys:
+        return steps
+    for rows in _kept(period, FirstByteDay, FirstByte):
+        for model_name, step, answers in rows.values_list("model_name", "step").annotate(Sum("answers")):
             steps[model_name][step] += answers
     return steps
 
 
-def models(period: Period, steps: dict[str, Counter[int]] | None = None) -> list[ModelRow]:
-    """Return what each model did, the busiest first; three queries, one when `first_byte_steps` are there."""
-    steps = first_byte_steps(period) if steps is None else steps
-    sums = _hours(period).values("model_name").annotate(**{f"sum_{name}": Sum(name) for name in (*OUTCOMES, *TOKENS)})
-    rows = [
-        ModelRow(
-            row["model_name"],
-            sum(row[f"sum_{name}"] for name in OUTCOMES),
-            row["sum_failed"],
-            row["sum_refused"],
-            row["sum_prompt_tokens"],
-            row["sum_output_tokens"],
-            row["sum_thinking_tokens"],
-            row["sum_cached_tokens"],
-            p50=percentile(steps.get(row["model_name"], Counter()), 0.5),
-            p95=percentile(steps.get(row["model_name"], Counter()), 0.95),
-        )
-        for row in sums
+def _kept(period: Period, days: Any, hours: Any) -> list[Any]:
+    """Return what two tables hold of a period: one the days, one the hours that are not in them yet."""
+    found = [
+        days.objects.filter(day__range=(period.first, period.last)).order_by(),
+        hours.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by(),
     ]
-    return sorted(rows, key=lambda row: (-row.requests, row.model_name))
+    return [rows.filter(model_name=period.model_name) for rows in found] if period.model_name else found
 
 
-def _hours(period: Period) -> Any:
-    hours = ModelHour.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by()
-    return hours.filter(model_name=period.model_name) if period.model_name else hours
+def _of_pool(period: Period) -> Iterator[Sums]:
+    days, hours = _kept(period, ModelDay, ModelHour)
+    for day, *row in days.values_list("day", "model_name", *_NAMES):
+        yield Sums(period.slot_of_day(day), *row)
+    slots: dict[datetime, datetime | date] = {}
+    for hour, *row in hours.values_list("hour", "model_name", *_NAMES):
+        if hour not in slots:
+            slots[hour] = period.slot_of(hour)
+        yield Sums(slots[hour], *row)
 
 
-def _of_keys(period: Period) -> defaultdict[Any, Counter[str]]:
-    """Return the sums of some keys. Hours know no models, so that a model is looked up day by day."""
-    sums: defaultdict[Any, Counter[str]] = defaultdict(Counter)
-    numbers = {"given": Sum("answers"), "broken": Sum("errors"), "429s": Sum("refusals")}
-    rows: Any
-    if period.is_hourly and not period.model_name:
-        rows = KeyHour.objects.filter(hour__gte=period.since, hour__lt=period.until)
-        rows = _only(rows, period).values("hour").annotate(**numbers)
-    else:
-        rows = DailyUsage.objects.filter(day__range=(period.first, period.last))
-        rows = _only(rows, period)
-        if period.model_name:
-            rows = rows.filter(model_name=period.model_name)
-        spent = {"tokens": Sum("prompt_tokens") + Sum("output_tokens") + Sum("thinking_tokens")}
-        rows = rows.values("day").annotate(**numbers, **spent)
-    for row in rows.order_by():
-        slot = sums[period.slot_of(row["hour"]) if "hour" in row else row["day"]]
-        slot["at_once"] += row["given"] - row["broken"]
-        slot["failed"] += row["broken"]
-        slot["refused"] += row["429s"]
-        slot["tokens"] += row.get("tokens", 0)
-    return sums
+def _of_keys(period: Period) -> Iterator[Sums]:
+    usage = _only(DailyUsage.objects.filter(day__range=(period.first, period.last)), period)
+    if period.model_name:
+        usage = usage.filter(model_name=period.model_name)
+    numbers = (Sum(F("answers") - F("errors")), Sum("refusals"), Sum("errors"), *map(Sum, _NAMES[4:]))
+    named = {f"sum_{place}": number for place, number in enumerate(numbers)}
+    for day, model_name, given, *row in usage.values_list("day", "model_name").annotate(**named).order_by():
+        yield Sums(period.slot_of_day(day), model_name, given, 0, *row)
+
+
+def _hours_of_keys(period: Period) -> Iterator[Sums]:
+    hours = _only(KeyHour.objects.filter(hour__gte=period.since, hour__lt=period.until), period)
+    numbers = {"given": Sum(F("answers") - F("errors")), "refused": Sum("refusals"), "broken": Sum("errors")}
+    for hour, given, refused, broken in hours.values_list("hour").annotate(**numbers).order_by():
+        yield Sums(hour, "", given, 0, refused, broken)
 
 
 def _only(rows: Any, period: Period) -> Any:
     if period.key_id:
         rows = rows.filter(key=period.key_id)
-    return rows.filter(key__project=period.project_id) if period.project_id else rows
+    if period.project_id:
+        rows = rows.filter(key__in=ApiKey.objects.filter(project=period.project_id).values("id"))
+    return rows
