@@ -1,8 +1,10 @@
 """Heat maps: tables of numbers, each cell in one of five colors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import NamedTuple
 
 from django.utils.dates import MONTHS_3, WEEKDAYS, WEEKDAYS_ABBR
@@ -50,15 +52,15 @@ def calendar(name: str, title: str, answers: Mapping[date, int], today: date, no
     """Return 26 weeks as columns; days that are still to come are left empty."""
     first = first_day(today)
     weeks = [first + timedelta(weeks=number) for number in range(WEEKS)]
-    most = max(answers.values(), default=0)
+    scale = scale_of(answers.values())
     rows = []
     for number in range(7):
         days = [week + timedelta(days=number) for week in weeks]
-        cells = [_cell(_day(day), answers.get(day, 0) if day <= today else None, most) for day in days]
+        cells = [_cell(_day(day), answers.get(day, 0) if day <= today else None, scale) for day in days]
         weekday = days[0].weekday()
         rows.append((Heading(str(WEEKDAYS[weekday]), str(WEEKDAYS_ABBR[weekday]) if number % 2 else ""), cells))
     columns = [Heading(_("week of %s") % _day(week), _month_begun_in(week)) for week in weeks]
-    return HeatMap(name, title, _("Weekday"), columns, rows, _legend(most), note)
+    return HeatMap(name, title, _("Weekday"), columns, rows, _legend(scale), note)
 
 
 def by_hour(
@@ -71,32 +73,39 @@ def by_hour(
     note: str = "",
 ) -> HeatMap:
     """Return days as columns and their hours as rows. is_there: tells whether a day has that hour, and had it yet."""
-    most = max(answers.values(), default=0)
+    scale = scale_of(answers.values())
     names = [_day(day) for day in days]
     rows = []
     for hour in range(24):
         values = [answers.get((day, hour), 0) if is_there(day, hour) else None for day in days]
-        cells = [_cell(f"{day}, {hour:02}:00", value, most) for day, value in zip(names, values, strict=True)]
+        cells = [_cell(f"{day}, {hour:02}:00", value, scale) for day, value in zip(names, values, strict=True)]
         rows.append((Heading(f"{hour:02}:00", f"{hour:02}" if hour % 3 == 0 else ""), cells))
     columns = [Heading(names[number], str(day.day) if number % 3 == 0 else "") for number, day in enumerate(days)]
-    return HeatMap(name, title, _("Hour"), columns, rows, _legend(most), note)
+    return HeatMap(name, title, _("Hour"), columns, rows, _legend(scale), note)
 
 
-def step_of(value: int, most: int) -> int:
-    """Return 0 for nothing, else the quarter of `most` that a value lies in, from 1 to 4."""
-    return -(-value * _STEPS // most) if value else 0
+def scale_of(values: Iterable[int]) -> list[int]:
+    """Return the highest value of each color; empty when there is none but 0.
+
+    Each color has a quarter of the values, so that one outlier does not make all others look the same.
+    """
+    found = sorted(filter(None, values))
+    return [found[max(len(found) * step // _STEPS - 1, 0)] for step in range(1, _STEPS + 1)] if found else []
 
 
-def _cell(what: str, value: int | None, most: int) -> Warmth:
-    return Warmth("", None, 0) if value is None else Warmth(f"{what}: {value}", value, step_of(value, most))
+def step_of(value: int, scale: Sequence[int]) -> int:
+    """Return 0 for nothing, else the number of the color of a value, from 1 to 4."""
+    return bisect_left(scale, value) + 1 if value else 0
 
 
-def _legend(most: int) -> list[tuple[int, str]]:
-    """Return what each step that can occur stands for: its lowest and its highest value."""
-    ends = [most * step // _STEPS for step in range(_STEPS + 1)]
-    spans = [(step, ends[step - 1] + 1, ends[step]) for step in range(1, _STEPS + 1)]
-    words = [(step, str(low) if low == high else f"{low}–{high}") for step, low, high in spans if low <= high]
-    return [(0, "0"), *words]
+def _cell(what: str, value: int | None, scale: Sequence[int]) -> Warmth:
+    return Warmth("", None, 0) if value is None else Warmth(f"{what}: {value}", value, step_of(value, scale))
+
+
+def _legend(scale: Sequence[int]) -> list[tuple[int, str]]:
+    """Return what each step that occurs stands for: its lowest and its highest value."""
+    spans = [(step, low + 1, high) for step, (low, high) in enumerate(pairwise([0, *scale]), 1) if low < high]
+    return [(0, "0"), *((step, str(low) if low == high else f"{low}–{high}") for step, low, high in spans)]
 
 
 def _month_begun_in(week: date) -> str:
