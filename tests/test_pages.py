@@ -14,9 +14,10 @@ from django.db import connection
 from django.test import Client
 
 from proxy.history import FinishedRequest, write_history
-from proxy.models import ApiKey, DailyUsage, LoggedRequest, Quota, Rotation
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
 from proxy.pages.tables import Cell, Column, Table
 from proxy.quota import next_reset
+from proxy.refusals import Refusal, Window
 from proxy.reports import remaining, traffic
 from proxy.reports.period import Period
 from proxy.tokens import Tokens
@@ -285,6 +286,24 @@ def test_the_overview_of_a_key_shows_nothing_of_others(person: Client, pool: Poo
 
     assert (row["model"], row["requests"], row["failed"], row["refused"], row["p50"]) == (PRO, 9, 2, 4, None)
     assert (len(weeks), weeks[-1]["begin"], weeks[-1]["at_once"]) == (47, "2026-11-19", 3)
+
+
+def test_every_name_is_a_link_with_the_same_filters(person: Client, pool: Pool) -> None:
+    [key] = pool("one", project="p1")
+    refusal = Refusal(Window.DAY, limit=5)
+    ExhaustionEvent.objects.record(key, FLASH, refusal, NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    write(request_of(key))
+    with time_machine.travel(NOW, tick=False):
+        pages = {
+            name: shown(person, f"/dashboard/{name}?range=7d") for name in ("", "exhaustion/", "requests/", "keys/")
+        }
+        pages["key"] = shown(person, f"/dashboard/keys/{key.pk}/?range=7d")
+    model = f'href="/dashboard/models/?range=7d&amp;model={FLASH}"'
+    project = f'href="/dashboard/keys/?range=7d&amp;project={key.project_id}"'
+    of_key = f'href="/dashboard/keys/{key.pk}/?range=7d"'
+    assert [name for name, page in pages.items() if model not in page] == ["keys/"]  # it names none
+    assert [name for name, page in pages.items() if project not in page] == ["requests/"]
+    assert [name for name, page in pages.items() if of_key not in page] == ["exhaustion/", "key"]
 
 
 def test_a_number_against_nothing_is_no_percentage(person: Client, pool: Pool) -> None:

@@ -216,7 +216,7 @@ def test_keys_are_narrowed_to_a_project(person: Client, pool: Pool) -> None:
     one, two = pool("one", "two", project="p1")
     pool("else")
     page = page_of(person)
-    assert f'href="?range=24h&amp;project={one.project_id}"' in page
+    assert f'href="/dashboard/keys/?range=24h&amp;project={one.project_id}"' in page
     assert fours(person, f"?project={one.project_id}") == ["one", "two"]
     assert fours(person, f"?project={one.project_id}&key={two.pk}") == ["two"]
     assert f'name="project" value="{one.project_id}"' in page_of(person, f"{KEYS}?project={one.project_id}")

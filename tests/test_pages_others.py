@@ -390,7 +390,7 @@ def test_a_limit_set_by_hand_wins_and_projects_with_a_known_one_are_counted(pers
 def test_a_model_leads_to_the_page_of_it_alone(person: Client) -> None:
     requested(key_of("p1"), FLASH, 1)
 
-    assert f'href="?range=24h&amp;model={FLASH}"' in person.get("/dashboard/models/").content.decode()
+    assert f'href="/dashboard/models/?range=24h&amp;model={FLASH}"' in person.get("/dashboard/models/").content.decode()
     assert tables(person, f"/dashboard/models/?model={PRO}")["models"] == []
 
 

@@ -1,7 +1,6 @@
 """Exhaustion: what ran out on a quota day, when, and how many more projects would have lasted."""
 
 from datetime import UTC, date, datetime, timedelta
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -13,8 +12,9 @@ from django.utils.translation import gettext as _
 from proxy.models import ExhaustionEvent
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.lanes import hours, lanes, legend, percent, project_name
+from proxy.pages.links import model_link, project_link, rested_model
 from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Cell, Column, Figure, Table
+from proxy.pages.tables import Column, Figure, Table
 from proxy.reports import exhaustion as report
 from proxy.reports import today
 from proxy.reports.exhaustion import DayOfRests, QuotaDay, Spending
@@ -104,25 +104,20 @@ def _rests_table(found: DayOfRests, filters: Filters) -> Table:
         Column("since", _("Since")),
         Column("until", _("Until")),
     ]
-    keys, models = reverse("proxy:keys") + filters.query(project=""), reverse("proxy:models") + filters.query(model="")
-    rows = [_rest_row(event, keys, models) for event in found.rests]
+    rows = [_rest_row(event, filters) for event in found.rests]
     empty = _("Nothing rested on this day.")
     return Table("rests", _("Rests, those first that ran out first"), columns, rows, empty, _more(found))
 
 
-def _rest_row(event: ExhaustionEvent, keys: str, models: str) -> tuple[object, ...]:
+def _rest_row(event: ExhaustionEvent, filters: Filters) -> tuple[object, ...]:
     return (
-        Cell(project_name(event), href=f"{keys}&project={event.project_id}"),
-        _model_cell(event.model_name, models),
+        project_link(event.project_id, project_name(event), filters),
+        rested_model(event, filters),
         event.get_window_display(),
         event.limit,
         event.since,
         event.until or _("somebody acts"),
     )
-
-
-def _model_cell(name: str, models: str) -> Cell:
-    return Cell(model_name(name), href=f"{models}&{urlencode({'model': name})}") if name else Cell(_("all models"))
 
 
 def _models_table(models: list[Spending], found: DayOfRests, day: QuotaDay, filters: Filters) -> Table:
@@ -132,8 +127,7 @@ def _models_table(models: list[Spending], found: DayOfRests, day: QuotaDay, filt
         Column("median", _("Median time")),
         Column("needed", _("More projects needed"), "number"),
     ]
-    address = reverse("proxy:models") + filters.query(model="")
-    rows = [(_model_cell(row.model_name, address), row.projects, _time(row.share, day), row.needed) for row in models]
+    rows = [(model_link(row.model_name, filters), row.projects, _time(row.share, day), row.needed) for row in models]
     timeless = sum(one.share is None for one in found.spent)
     note = _("Imported without a time, and so not reckoned with: %s.") % timeless if timeless else ""
     return Table("models", _("A day's quota, by model"), columns, rows, _("No project ran out of a day's quota."), note)

@@ -10,10 +10,11 @@ from django.urls import reverse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from proxy.models import NO_MODEL, ApiKey, LoggedRequest, Outcome
+from proxy.models import ApiKey, LoggedRequest, Outcome
 from proxy.pages import heatmaps
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.keys import state_of
+from proxy.pages.links import model_link, rested_model
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.requests import SHAPES
 from proxy.pages.tables import Cell, Column, Table
@@ -40,7 +41,7 @@ def key(request: HttpRequest, key_id: int) -> HttpResponse:
         filters=filters,
         tables=[
             _models_table(key_id, filters),
-            _exhaustion_table(key_id),
+            _exhaustion_table(key_id, filters),
             _errors_table(key_id, filters),
             _days_table(by_day),
             _hours_table(by_hour),
@@ -92,20 +93,14 @@ def _models_table(key_id: int, filters: Filters) -> Table:
         Column("thinking_tokens", _("thinking"), "number"),
         Column("cached_tokens", _("cached"), "number"),
     ]
-    rows = [(_model(use.model_name, filters), *use[1:]) for use in report.use_by_model(key_id, filters.period)]
+    rows = [(model_link(use.model_name, filters), *use[1:]) for use in report.use_by_model(key_id, filters.period)]
     words = {"first": filters.period.first, "last": filters.period.last}
     note = _("Quota days from %(first)s to %(last)s.") % words
     empty = _("Nothing in this period: the quota days from %(first)s to %(last)s.") % words
     return Table("models", _("By model"), columns, rows, empty, note)
 
 
-def _model(name: str, filters: Filters) -> Cell:
-    if name in ("", NO_MODEL):
-        return Cell(_("(no model)"))
-    return Cell(name, href=reverse("proxy:models") + filters.query(model=name))
-
-
-def _exhaustion_table(key_id: int) -> Table:
+def _exhaustion_table(key_id: int, filters: Filters) -> Table:
     columns = [
         Column("model", _("Model")),
         Column("why", _("Why")),
@@ -115,7 +110,7 @@ def _exhaustion_table(key_id: int) -> Table:
     ]
     rows = [
         (
-            event.model_name or _("all models"),
+            rested_model(event, filters),
             event.get_window_display(),
             event.limit,
             event.since,
@@ -142,7 +137,7 @@ def _errors_table(key_id: int, filters: Filters) -> Table:
             request.began,
             f"{SHAPES[Outcome(request.outcome)]} {request.get_outcome_display()}",
             request.status,
-            _model(request.model_name, filters),
+            model_link(request.model_name, filters),
             f"{request.method} {request.action}".strip(),
             ", ".join(str(status or _("no answer")) for tried, status in request.tries if tried == key_id),
             _in_log(request, filters),

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods
 from proxy.models import ApiKey, ExhaustionEvent, KeyState
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.keyactions import ACTIONS, act
+from proxy.pages.links import key_address, project_link
 from proxy.pages.page import answer
 from proxy.pages.sparkline import sparkline
 from proxy.pages.tables import Cell, Column, Table
@@ -136,7 +137,7 @@ def _row(
     numbers = [usage.get(day, 0) for day in days]
     return (
         _name(key, filters, may_choose),
-        Cell(str(key.project), href=filters.query(project=key.project_id)),
+        project_link(key.project_id, str(key.project), filters),
         state_of(key, rests),
         numbers[-1],
         limit,
@@ -147,8 +148,7 @@ def _row(
 
 def _name(key: ApiKey, filters: Filters, may_choose: bool) -> Cell:
     """Return the key's label as a link to its page, with a box to choose it."""
-    address = reverse("proxy:key", args=[key.pk]) + filters.query(key="")
-    link = format_html('<a href="{}">{}</a>', address, key.label)
+    link = format_html('<a href="{}">{}</a>', key_address(key.pk, filters), key.label)
     if may_choose:
         link = format_html(
             '<label class="choice"><input type="checkbox" name="chosen" value="{}">'

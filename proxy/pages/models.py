@@ -8,8 +8,9 @@ from django.utils.translation import gettext as _
 
 from proxy.pages.charts import Chart, slot_label, slot_name
 from proxy.pages.filters import Filters, read_filters
+from proxy.pages.links import model_link
 from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Cell, Column, Table
+from proxy.pages.tables import Column, Table
 from proxy.reports import by_model, traffic
 from proxy.reports.by_model import MOST_MODELS, ModelBars
 from proxy.reports.traffic import Sums
@@ -48,7 +49,7 @@ def _models_table(sums: Iterable[Sums], filters: Filters) -> Table:
         Column("p95", _("First byte, 95th percentile"), "ms"),
     ]
     found = traffic.models(sums, traffic.first_byte_steps(filters.period))
-    rows = [(_model_cell(row.model_name, filters), *row[1:]) for row in found]
+    rows = [(model_link(row.model_name, filters), *row[1:]) for row in found]
     empty = _("No requests in this period. Point a client at this address: the README shows how.")
     return Table("models", _("Models"), columns, rows, empty, filters.about_models)
 
@@ -68,7 +69,7 @@ def _limits_table(filters: Filters) -> Table:
         Column("projects", _("Projects"), "number"),
     ]
     rows = [
-        (_model_cell(row.model_name, filters), words[row.name], *row[2:])
+        (model_link(row.model_name, filters), words[row.name], *row[2:])
         for row in by_model.known_limits(filters.period)
         if row.projects
     ]
@@ -91,7 +92,3 @@ def _chart(bars: ModelBars) -> Chart:
         series.append((_("others"), f"--model-{MOST_MODELS + 1}", bars.others))
     label = _("Requests by model over time; the last table says the same")
     return Chart("models", label, [slot_name(slot) for slot in bars.slots], series)
-
-
-def _model_cell(name: str, filters: Filters) -> Cell:
-    return Cell(model_name(name), href=filters.query(model=name))

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
-from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
@@ -13,6 +12,7 @@ from proxy import reports
 from proxy.models import ExhaustionEvent
 from proxy.pages.charts import slot_label
 from proxy.pages.filters import Filters
+from proxy.pages.links import key_address, model_link, project_link, rested_model
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import remaining, traffic
 from proxy.reports.remaining import Remaining
@@ -47,7 +47,7 @@ def models_table(sums: Iterable[Sums], steps: dict[str, Counter[int]], filters: 
     ]
     rows = [
         (
-            Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
+            model_link(row.model_name, filters),
             row.requests,
             row.failed,
             row.refused,
@@ -72,7 +72,7 @@ def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Tab
     ]
     shown = [
         (
-            Cell(row.model_name, href=reverse("proxy:models") + filters.query(model=row.model_name)),
+            model_link(row.model_name, filters),
             row.left if row.known else None,
             row.used if row.known else None,
             row.limit if row.known else None,
@@ -104,8 +104,8 @@ def running_out_table(moment: datetime, filters: Filters) -> Table:
     ]
     rows = [
         (
-            Cell(str(row.project), href=reverse("proxy:keys") + filters.query(project=row.project.pk)),
-            row.model_name,
+            project_link(row.project.pk, str(row.project), filters),
+            model_link(row.model_name, filters),
             row.used,
             row.limit,
             row.moment,
@@ -142,9 +142,9 @@ def resting_table(moment: datetime, filters: Filters) -> Table:
 def _resting_row(event: ExhaustionEvent, filters: Filters) -> tuple[object, ...]:
     limit = _("limit %s") % event.limit if event.limit is not None else ""
     return (
-        Cell(event.key.label, href=reverse("proxy:key", args=[event.key_id]) + filters.query(key="")),
-        Cell(event.project.name, href=reverse("proxy:exhaustion") + filters.query(project=event.project_id)),
-        event.model_name or _("all models"),
+        Cell(event.key.label, href=key_address(event.key_id, filters)),
+        project_link(event.project_id, str(event.project), filters),
+        rested_model(event, filters),
         Cell(event.get_window_display(), note=limit),
         event.since,
         event.until or _("somebody acts"),

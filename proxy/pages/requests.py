@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
-from proxy.models import NO_MODEL, LoggedRequest, Outcome
+from proxy.models import LoggedRequest, Outcome
 from proxy.pages.filters import Filters, read_filters
+from proxy.pages.links import key_address, model_link
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import requests as log
@@ -85,10 +85,7 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
             row.began,
             Cell(f"{SHAPES[Outcome(row.outcome)]} {row.get_outcome_display()}"),
             row.status,
-            Cell(
-                "" if row.model_name == NO_MODEL else row.model_name,
-                href="" if row.model_name == NO_MODEL else filters.query(model=row.model_name),
-            ),
+            model_link(row.model_name, filters),
             f"{row.method} {row.action}".strip(),
             _tries(row, labels, filters),
             row.waited_ms or None,
@@ -116,9 +113,6 @@ def _tries(row: LoggedRequest, labels: dict[int, str], filters: Filters) -> Cell
     links = format_html_join(
         ", ",
         '<a href="{}">{}</a> {}',
-        (
-            (reverse("proxy:key", args=[key_id]) + filters.query(key=""), label, status)
-            for label, status, key_id in several
-        ),
+        ((key_address(key_id, filters), label, status) for label, status, key_id in several),
     )
     return Cell(words, html=links or format_html("–"))
