@@ -17,7 +17,7 @@ from proxy.pages.keys import state_of
 from proxy.pages.links import model_link, rested_model
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.requests import SHAPES
-from proxy.pages.tables import Cell, Column, Table
+from proxy.pages.tables import Cell, Column, Table, token_columns
 from proxy.reports import keys as report
 from proxy.reports import today
 from proxy.reports.period import Period
@@ -88,10 +88,7 @@ def _models_table(key_id: int, filters: Filters) -> Table:
         Column("answers", _("Answers"), "number"),
         Column("errors", _("of these errors"), "number"),
         Column("refusals", _("Refusals"), "number"),
-        Column("prompt_tokens", _("Tokens in"), "number"),
-        Column("output_tokens", _("out"), "number"),
-        Column("thinking_tokens", _("thinking"), "number"),
-        Column("cached_tokens", _("cached"), "number"),
+        *token_columns(),
     ]
     rows = [(model_link(use.model_name, filters), *use[1:]) for use in report.use_by_model(key_id, filters.period)]
     words = {"first": filters.period.first, "last": filters.period.last}

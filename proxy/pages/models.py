@@ -10,7 +10,7 @@ from proxy.pages.charts import Chart, slot_label, slot_name
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.links import model_link
 from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Column, Table
+from proxy.pages.tables import Column, Table, token_columns
 from proxy.reports import by_model, traffic
 from proxy.reports.by_model import MOST_MODELS, ModelBars
 from proxy.reports.traffic import Sums
@@ -41,10 +41,7 @@ def _models_table(sums: Iterable[Sums], filters: Filters) -> Table:
         Column("requests", _("Requests"), "number"),
         Column("failed", _("Failed"), "number"),
         Column("refused", _("Refused"), "number"),
-        Column("prompt_tokens", _("Tokens in"), "number"),
-        Column("output_tokens", _("out"), "number"),
-        Column("thinking_tokens", _("thinking"), "number"),
-        Column("cached_tokens", _("cached"), "number"),
+        *token_columns(),
         Column("p50", _("First byte, median"), "ms"),
         Column("p95", _("First byte, 95th percentile"), "ms"),
     ]

@@ -13,7 +13,7 @@ from proxy.models import LoggedRequest, Outcome
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.links import key_address, model_link
 from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Cell, Column, Table
+from proxy.pages.tables import Cell, Column, Table, token_columns
 from proxy.reports import requests as log
 
 SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSED: "▲", Outcome.FAILED: "✕"}
@@ -73,10 +73,7 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
         Column("waited", _("Waited"), "ms"),
         Column("first_byte", _("First byte"), "ms"),
         Column("duration", _("Duration"), "ms"),
-        Column("prompt_tokens", _("Tokens in"), "number"),
-        Column("output_tokens", _("out"), "number"),
-        Column("thinking_tokens", _("thinking"), "number"),
-        Column("cached_tokens", _("cached"), "number"),
+        *token_columns(),
         Column("request_id", _("Request id")),
     ]
     labels = log.key_labels(rows)

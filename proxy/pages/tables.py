@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
+from django.utils.translation import gettext as _
+
 
 class Column(NamedTuple):
     """name: in CSV and JSON. kind: "", "number", "percent", "ms", "moment" or "words" (may wrap)."""
@@ -14,6 +16,16 @@ class Column(NamedTuple):
     name: str
     label: str
     kind: str = ""
+
+
+def token_columns() -> list[Column]:
+    """Return the columns of `Tokens`, in its order."""
+    return [
+        Column("prompt_tokens", _("Tokens in"), "number"),
+        Column("output_tokens", _("out"), "number"),
+        Column("thinking_tokens", _("thinking"), "number"),
+        Column("cached_tokens", _("cached"), "number"),
+    ]
 
 
 class Cell(NamedTuple):
