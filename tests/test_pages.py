@@ -115,6 +115,7 @@ def test_each_hour_and_each_day_has_its_bar(pool: Pool) -> None:
     assert hours[-1][1:] == (1, 1, 0, 1, 51)
     assert hours[-4].refused == 1
     assert traffic.total(hours).requests == 4
+    assert traffic.total_of(Period.ending(NOW, "24h", PACIFIC))[1:] == traffic.total(hours)[1:]
 
     days = bars_of(Period.ending(NOW, "7d", PACIFIC))
     assert [bar.requests for bar in days] == [0, 0, 0, 0, 1, 0, 4]

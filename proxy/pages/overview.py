@@ -60,8 +60,7 @@ def _figures(
     steps: dict[str, Counter[int]],
     filters: Filters,
 ) -> list[Figure]:
-    before_it = filters.period.before()
-    now, before = traffic.total(bars), traffic.total(traffic.bars(before_it, traffic.sums(before_it)))
+    now, before = traffic.total(bars), traffic.total_of(filters.period.before())
     every_step = sum(steps.values(), Counter())
     p50, p95 = traffic.percentile(every_step, 0.5), traffic.percentile(every_step, 0.95)
     keys = reverse("proxy:keys") + filters.here

@@ -95,6 +95,15 @@ def total(several: Sequence[Bar]) -> Bar:
     return Bar(several[0].begin, *map(sum, zip(*(bar[1:] for bar in several), strict=True)))
 
 
+def total_of(period: Period) -> Bar:
+    """Return the sums of a whole period, without its slots; two queries."""
+    if period.has_keys:
+        return total(bars(period, sums(period)))
+    named = {f"sum_{place}": number for place, number in enumerate((*map(Sum, _NAMES[:4]), sum(map(Sum, _NAMES[4:7]))))}
+    columns = zip(*(rows.aggregate(**named).values() for rows in _kept(period, ModelDay, ModelHour)), strict=True)
+    return Bar(period.first, *(sum(filter(None, column)) for column in columns))
+
+
 def models(found: Iterable[Sums], steps: dict[str, Counter[int]]) -> list[ModelRow]:
     """Return what each model did, the busiest first. steps: those of `first_byte_steps`."""
     numbers: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 7)
