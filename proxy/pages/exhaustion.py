@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from proxy.models import ExhaustionEvent
 from proxy.pages.filters import Filters, read_filters
-from proxy.pages.lanes import hours, lanes, legend, percent, project_name
+from proxy.pages.lanes import grid, hours, lanes, legend, percent, project_name
 from proxy.pages.links import model_link, project_link, rested_model
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.tables import Column, Figure, Table
@@ -32,6 +32,7 @@ def exhaustion(request: HttpRequest) -> HttpResponse:
     day = QuotaDay.of(shown, settings.QUOTA_ZONE)
     found = report.day_of_rests(day, filters.period)
     models = report.spending(found.spent)
+    lines = hours(day, settings.QUOTA_ZONE)
     return answer(
         request,
         "exhaustion",
@@ -41,8 +42,8 @@ def exhaustion(request: HttpRequest) -> HttpResponse:
         moment=moment,
         figures=_figures(found, models, day),
         lanes=lanes(found.rests, day, reverse("proxy:keys") + filters.query(project="") + "&project="),
-        hours=hours(day, settings.QUOTA_ZONE),
-        now=percent(day.share(moment)) if day.start <= moment < day.end else "",
+        hours=lines,
+        grid=grid(lines, percent(day.share(moment)) if day.start <= moment < day.end else ""),
         shapes=legend(),
         more=_more(found),
         shown_day=shown,

@@ -6,6 +6,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from django.utils.formats import date_format
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
@@ -98,6 +100,12 @@ def hours(day: QuotaDay, zone: tzinfo) -> list[Hour]:
         anchor = {0: "start", 24: "end"}.get(hour, "middle")
         lines.append(Hour(f"{hour}:00" if hour % 6 == 0 else "", percent(day.share(moment)), anchor))
     return lines
+
+
+def grid(lines: Iterable[Hour], now: str) -> SafeString:
+    """Return the lines that stand in every lane. now: where it is now, "" on another day."""
+    line = '<line class="{0}" x1="{1}" x2="{1}" y1="0" y2="100%"/>'
+    return format_html_join("", line, [*(("", hour.x) for hour in lines), *([("now", now)] if now else [])])
 
 
 def legend() -> list[Shape]:

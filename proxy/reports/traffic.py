@@ -17,8 +17,12 @@ _NAMES = (
 )
 
 
+# A slot, a model, and numbers in the order of _NAMES.
+_Row = tuple[Any, ...]
+
+
 class Sums(NamedTuple):
-    """What happened to a model in a slot of a period; there may be several of the same.
+    """What happened to a model in a slot of a period.
 
     With a key or project: tries of keys; refusals are their 429s, and an answer after a fail-over is one at once.
     """
@@ -75,7 +79,12 @@ class ModelRow(NamedTuple):
 
 def sums(period: Period) -> list[Sums]:
     """Return what happened; two queries. With a key or project by whole quota days, since hours know no models; one."""
-    return list(_of_keys(period) if period.has_keys else _of_pool(period))
+    found: defaultdict[tuple[datetime | date, str], list[int]] = defaultdict(lambda: [0] * len(_NAMES))
+    for slot, model_name, *numbers in _of_keys(period) if period.has_keys else _of_pool(period):
+        sums_of_slot = found[slot, model_name]
+        for place, number in enumerate(numbers):
+            sums_of_slot[place] += number
+    return [Sums(*of, *numbers) for of, numbers in found.items()]
 
 
 def bars(period: Period, found: Iterable[Sums]) -> list[Bar]:
@@ -151,25 +160,25 @@ def _kept(period: Period, days: Any, hours: Any) -> list[Any]:
     return [rows.filter(model_name=period.model_name) for rows in found] if period.model_name else found
 
 
-def _of_pool(period: Period) -> Iterator[Sums]:
+def _of_pool(period: Period) -> Iterator[_Row]:
     days, hours = _kept(period, ModelDay, ModelHour)
     for day, *row in days.values_list("day", "model_name", *_NAMES):
-        yield Sums(period.slot_of_day(day), *row)
+        yield (period.slot_of_day(day), *row)
     slots: dict[datetime, datetime | date] = {}
     for hour, *row in hours.values_list("hour", "model_name", *_NAMES):
         if hour not in slots:
             slots[hour] = period.slot_of(hour)
-        yield Sums(slots[hour], *row)
+        yield (slots[hour], *row)
 
 
-def _of_keys(period: Period) -> Iterator[Sums]:
+def _of_keys(period: Period) -> Iterator[_Row]:
     usage = _only(DailyUsage.objects.filter(day__range=(period.first, period.last)), period)
     if period.model_name:
         usage = usage.filter(model_name=period.model_name)
     numbers = (Sum(F("answers") - F("errors")), Sum("refusals"), Sum("errors"), *map(Sum, _NAMES[4:]))
     named = {f"sum_{place}": number for place, number in enumerate(numbers)}
     for day, model_name, given, *row in usage.values_list("day", "model_name").annotate(**named).order_by():
-        yield Sums(period.slot_of_day(day), model_name, given, 0, *row)
+        yield (period.slot_of_day(day), model_name, given, 0, *row)
 
 
 def _hours_of_keys(period: Period) -> Iterator[Sums]:

@@ -7,11 +7,13 @@ from django import template
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.template.context import RequestContext
 from django.utils.formats import date_format, number_format
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from proxy.models import NO_MODEL
-from proxy.pages.tables import Column, Table
+from proxy.pages.tables import Cell, Column, Table
 
 register = template.Library()
 
@@ -43,6 +45,15 @@ def shown(value: Any, kind: str = "") -> str:
     if isinstance(value, datetime):
         return date_format(localtime(value), "Y-m-d H:i")
     return str(intcomma(value)) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@register.filter
+def content(cell: Cell, kind: str) -> SafeString:
+    """Return what stands in a cell. Not in the template, which takes three times as long for tables of many rows."""
+    inside = cell.html or conditional_escape(shown(cell.value, kind))
+    if cell.href and not cell.html:
+        inside = format_html('<a href="{}">{}</a>', cell.href, inside)
+    return format_html("{} <small>{}</small>", inside, cell.note) if cell.note else mark_safe(inside)  # noqa: S308  # escaped
 
 
 class SortLink(NamedTuple):
