@@ -8,14 +8,14 @@ from tests.conftest import fake_secret
 NEW, SECOND, KNOWN = fake_secret("pasted-one"), fake_secret("pasted-two"), fake_secret("service-key-1")
 
 
-def put(page: Page, text: str) -> None:
-    """Write keys into the field so that no preview comes by itself: it might come while the button is pressed."""
-    page.get_by_label("API keys:").evaluate("(field, text) => { field.value = text }", text)
+def put(page: Page, text: str, label: str = "API keys:") -> None:
+    """Write into a field so that no preview comes by itself: it might come before the button is pressed."""
+    page.get_by_label(label).evaluate("(field, text) => { field.value = text }", text)
 
 
 def test_keys_are_shown_masked_before_they_are_added(page: Page) -> None:
     page.goto("/admin/proxy/apikey/add/")
-    page.get_by_label("Google project:").fill("team")
+    put(page, "team", "Google project:")
     put(page, f"{NEW}\nno key at all\n{KNOWN}\n{SECOND}\n")
     page.get_by_role("button", name="Save").click()
 
@@ -26,6 +26,19 @@ def test_keys_are_shown_masked_before_they_are_added(page: Page) -> None:
 
     page.get_by_role("button", name="Add these 2 keys").click()
     expect(page.get_by_text("2 added, 1 known, 1 malformed and left out.")).to_be_visible()
+
+
+def test_nobody_adds_what_there_was_no_time_to_read(page: Page) -> None:
+    page.clock.install(time=0)
+    page.goto("/admin/proxy/apikey/add/")
+    page.clock.pause_at(60_000)
+    put(page, NEW)
+    page.get_by_role("button", name="Save").click()
+    button = page.get_by_role("button", name="Add this key")
+    expect(button).to_be_disabled()
+
+    page.clock.run_for(500)
+    expect(button).to_be_enabled()
 
 
 def test_the_preview_follows_what_is_typed(page: Page) -> None:

@@ -2,6 +2,7 @@
 "use strict";
 
 const PAUSE_MS = 400;
+const READ_MS = 500;  // who presses the button just when the preview comes has not read it
 const preview = document.querySelector(".paste");
 
 if (preview) {
@@ -12,11 +13,14 @@ if (preview) {
   const word = save.value;
   let isShown = false;
   let timer;
+  let rest;
   let asked = new AbortController();
 
   function forget() {
     clearTimeout(timer);
+    clearTimeout(rest);
     asked.abort();
+    save.disabled = false;
     isShown = false;
     leftOut.value = "";
     save.value = word;
@@ -40,6 +44,8 @@ if (preview) {
       lines.replaceChildren();
     }
     isShown = true;
+    save.disabled = true;
+    rest = setTimeout(() => { save.disabled = false; }, READ_MS);
   }
 
   function lookSoon() {
