@@ -24,7 +24,7 @@ class StateFilter(admin.SimpleListFilter):
         if self.value() == KeyState.BAD:
             return queryset.bad()
         if self.value() == KeyState.DISABLED:
-            return queryset.filter(is_enabled=False, fault="")
+            return queryset.disabled()
         return queryset.usable() if self.value() == KeyState.USABLE else queryset
 
 

@@ -1,8 +1,8 @@
 """Writes the made-up pool and its past into an empty database."""
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from proxy.demo.hours import HourRow, first_bytes, key_hours, model_hours
 from proxy.demo.log import log
 from proxy.demo.plan import DemoProject, Plan
 from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
-from proxy.demo.usage import HOUR, Day, Spent, days
+from proxy.demo.usage import HOUR, Day, Spent, days, summed
 from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
 from proxy.quota import quota_day
 from proxy.retention import FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
@@ -87,21 +87,14 @@ def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
         key_rows = ((row.key_id, moments[row.hour], *row[2:]) for row in key_hours(day, rng))
         insert(KeyHour, ("key_id", "hour", "answers", "errors", "refusals"), key_rows)
     else:
-        insert(ModelDay, ("day", *of_model), ((written, *row) for row in summed(hours, 2)))
+        of_day = summed((row.model_name, row[2:]) for row in hours)
+        insert(ModelDay, ("day", *of_model), ((written, name, *numbers) for name, numbers in of_day.items()))
     if day.hours[-1] > moment - timedelta(days=FIRST_BYTE_HOURS_DAYS):
         insert(FirstByte, ("hour", *of_step), ((moments[step.hour], *step[1:]) for step in steps))
     else:
-        insert(FirstByteDay, ("day", *of_step), ((written, *row) for row in summed(steps, 3)))
+        steps_of_day = summed((step[1:3], step[3:]) for step in steps)
+        insert(FirstByteDay, ("day", *of_step), ((written, *of, *numbers) for of, numbers in steps_of_day.items()))
     return [row for row in hours if row.hour > moment - timedelta(days=_LOG_DAYS) + HOUR]
-
-
-def summed(rows: Iterable[tuple[Any, ...]], place: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the sums of rows of hours, without the hour that each begins with; their numbers begin at `place`."""
-    columns: defaultdict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
-    for row in rows:
-        columns[row[1:place]].append(row[place:])
-    for identity, numbers in columns.items():
-        yield (*identity, *map(sum, zip(*numbers, strict=True)))
 
 
 def _write_log(rows: Iterable[Any]) -> None:

@@ -4,7 +4,7 @@ import math
 import random
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
 from itertools import accumulate, pairwise
@@ -15,7 +15,7 @@ from proxy.quota import day_start
 from proxy.refusals import Window
 
 HOUR = timedelta(hours=1)
-_Of = TypeVar("_Of", str, int)
+_Of = TypeVar("_Of")
 _BAD_WEEK = range(30, 37)  # days ago
 _MINUTE_SPENT = 0.02  # of days, for each project and model
 _FORCED = 3  # so many projects are exhausted today, whatever the time
@@ -66,11 +66,13 @@ class Day:
 
     def by_model(self) -> dict[str, Sums]:
         """Return the sums of each model over all keys."""
-        return _summed((row.model_name, row.sums) for row in self.rows)
+        sums = summed((row.model_name, row.sums) for row in self.rows)
+        return {name: Sums(*numbers) for name, numbers in sums.items()}
 
     def by_key(self) -> dict[int, Sums]:
         """Return the sums of each key over all models."""
-        return _summed((row.key_id, row.sums) for row in self.rows)
+        sums = summed((row.key_id, row.sums) for row in self.rows)
+        return {key_id: Sums(*numbers) for key_id, numbers in sums.items()}
 
 
 def days(
@@ -176,8 +178,9 @@ def _rhythm(hour: datetime, zone: tzinfo, rng: random.Random) -> float:
     return by_day * rng.lognormvariate(0, 0.12)
 
 
-def _summed(rows: Iterator[tuple[_Of, Sums]]) -> dict[_Of, Sums]:
-    columns: defaultdict[_Of, list[Sums]] = defaultdict(list)
-    for of, sums in rows:
-        columns[of].append(sums)
-    return {of: Sums(*map(sum, zip(*several, strict=True))) for of, several in columns.items()}
+def summed(rows: Iterable[tuple[_Of, tuple[int, ...]]]) -> dict[_Of, list[int]]:
+    """Return the sums of numbers by what they are of."""
+    columns: defaultdict[_Of, list[tuple[int, ...]]] = defaultdict(list)
+    for of, numbers in rows:
+        columns[of].append(numbers)
+    return {of: [*map(sum, zip(*several, strict=True))] for of, several in columns.items()}

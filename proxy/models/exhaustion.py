@@ -25,6 +25,10 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
         """Events that keep a key from being asked at `moment`."""
         return self.filter(Q(until=None) | Q(until__gt=moment))
 
+    def about(self, model_name: str) -> Self:
+        """Events that concern a model, those of all models among them; "": every event."""
+        return self.filter(model_name__in=["", model_name]) if model_name else self.all()
+
     def record(
         self, key: "ApiKey", model_name: str, refusal: Refusal, moment: datetime, until: datetime | None
     ) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from django.db import connection, models, transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -64,6 +64,22 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def bad(self) -> Self:
         """Keys that Google does not take any more."""
         return self.present().exclude(fault="")
+
+    def disabled(self) -> Self:
+        """Those that somebody disabled; bad ones are bad before all."""
+        return self.filter(is_enabled=False, fault="", deleted_at=None)
+
+    def count_by_state(self) -> dict[KeyState, int]:
+        """Return how many there are in each state; one query."""
+        is_there, is_good = Q(deleted_at=None), Q(fault="")
+        states = {
+            KeyState.USABLE: is_there & is_good & Q(is_enabled=True),
+            KeyState.DISABLED: is_there & is_good & Q(is_enabled=False),
+            KeyState.BAD: is_there & ~is_good,
+            KeyState.DELETED: ~is_there,
+        }
+        counts = self.aggregate(**{state.value: Count("id", filter=those) for state, those in states.items()})
+        return {state: counts[state.value] for state in states}
 
     def resting(self, moment: datetime) -> Self:
         """Keys whose project is exhausted for at least one model."""

@@ -206,7 +206,8 @@ def _learned(label: "StrOrPromise") -> "models.PositiveBigIntegerField[int | Non
     return models.PositiveBigIntegerField(label, null=True, blank=True, editable=False)
 
 
-def _in_force(name: str) -> Coalesce:
+def limit_in_force(name: str) -> Coalesce:
+    """Return the limit of this name that holds: set by hand, or else learned."""
     return Coalesce(name, f"learned_{name}")
 
 
@@ -247,11 +248,11 @@ class Quota(models.Model):
         expression=Case(
             When(probing_until__gt=0, then=Value(0)),
             default=Least(
-                Coalesce(_in_force("requests_per_minute") - F("minute_requests"), UNLIMITED),
-                Coalesce(_in_force("requests_per_day") - F("day_requests"), UNLIMITED),
+                Coalesce(limit_in_force("requests_per_minute") - F("minute_requests"), UNLIMITED),
+                Coalesce(limit_in_force("requests_per_day") - F("day_requests"), UNLIMITED),
                 # So many more like those of the last minute.
                 Coalesce(
-                    (_in_force("input_tokens_per_minute") - F("minute_tokens"))
+                    (limit_in_force("input_tokens_per_minute") - F("minute_tokens"))
                     * F("minute_requests")
                     / NullIf(F("minute_tokens"), 0),
                     UNLIMITED,

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from keymanager import __version__
 from proxy.checks import check_sqlite
 from proxy.ledger import ledger
+from proxy.models import ApiKey, KeyState
 from proxy.pages.filters import read_filters
 from proxy.pages.page import answer, dashboard_page
 from proxy.pages.tables import Cell, Column, Table
@@ -76,12 +77,10 @@ def _ledger_table() -> Table:
 
 
 def _keys_table() -> Table:
-    counts = report.key_counts()
-    words = {"usable": _("usable"), "disabled": _("disabled"), "bad": _("bad"), "deleted": _("deleted")}
     address = reverse("proxy:keys")
     rows = [
-        (Cell(words[state], href="" if state == "deleted" else f"{address}?state={state}"), count)
-        for state, count in counts._asdict().items()
+        (Cell(str(state.label), href="" if state is KeyState.DELETED else f"{address}?state={state.value}"), count)
+        for state, count in ApiKey.objects.count_by_state().items()
     ]
     columns = [Column("state", _("State")), Column("keys", _("Keys"), "number")]
     return Table("keys", _("Keys by state"), columns, rows)

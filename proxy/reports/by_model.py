@@ -6,11 +6,10 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Max, Min
-from django.db.models.functions import Coalesce
 
-from proxy.models import Quota
-from proxy.models.quotas import SET_NAMES
+from proxy.models.quotas import SET_NAMES, limit_in_force
 from proxy.reports.period import Period
+from proxy.reports.pool import quotas_of
 from proxy.reports.traffic import Sums
 
 MOST_MODELS = 5
@@ -50,20 +49,17 @@ def bars(period: Period, found: Iterable[Sums]) -> ModelBars:
 
 def known_limits(period: Period) -> list[KnownLimit]:
     """Return the limits of each model, lowest and highest of all projects that may be asked; one query."""
-    quotas = Quota.objects.of_models().filter(is_barred=False)
-    if period.model_name:
-        quotas = quotas.filter(model_name=period.model_name)
-    if period.project_id:
-        quotas = quotas.filter(project=period.project_id)
-    if period.key_id:
-        quotas = quotas.filter(project__keys=period.key_id)
-    in_force = {f"in_force_{name}": Coalesce(name, f"learned_{name}") for name in SET_NAMES}
+    in_force = {f"in_force_{name}": limit_in_force(name) for name in SET_NAMES}
     asked: dict[str, Any] = {}
     for name in SET_NAMES:
         limit = f"in_force_{name}"
         asked |= {f"{name}_lowest": Min(limit), f"{name}_highest": Max(limit), f"{name}_known": Count(limit)}
     rows: Any = (
-        quotas.annotate(**in_force).values("model_name").annotate(total=Count("id"), **asked).order_by("model_name")
+        quotas_of(period)
+        .annotate(**in_force)
+        .values("model_name")
+        .annotate(total=Count("id"), **asked)
+        .order_by("model_name")
     )
     return [
         KnownLimit(

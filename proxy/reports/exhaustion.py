@@ -149,9 +149,8 @@ def _of(day: QuotaDay, period: Period) -> Any:
     # Each by an index of its own. Who rested for longer before the day, and was revived since, is found by none.
     begins = Q(since__gte=day.start - _LONGEST_REST, since__lt=day.end, until__gt=day.start)
     goes_on = Q(until=None, since__lt=day.end)
-    events = ExhaustionEvent.objects.filter(begins | goes_on).exclude(key__deleted_at__lt=day.start)
-    if period.model_name:
-        events = events.filter(model_name__in=["", period.model_name])
+    events = ExhaustionEvent.objects.filter(begins | goes_on).about(period.model_name)
+    events = events.exclude(key__deleted_at__lt=day.start)
     if period.project_id:
         events = events.filter(project=period.project_id)
     if period.key_id:

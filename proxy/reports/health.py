@@ -11,10 +11,9 @@ import django
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Count, Q
 
 from proxy.masking import mask_text
-from proxy.models import ApiKey, LoggedRequest
+from proxy.models import LoggedRequest
 
 # Every variable of the README's table, in its order.
 SETTINGS = (
@@ -53,15 +52,6 @@ class Migrations(NamedTuple):
     unapplied: list[str]
 
 
-class KeyCounts(NamedTuple):
-    """Keys by state."""
-
-    usable: int
-    disabled: int
-    bad: int
-    deleted: int
-
-
 def versions() -> list[tuple[str, str]]:
     """Return the versions of what is not ours."""
     return [("Django", django.get_version()), ("Python", platform.python_version())]
@@ -94,19 +84,6 @@ def logged_rows() -> int:
     ids = LoggedRequest.objects.values_list("id", flat=True)
     first, last = ids.order_by("id").first(), ids.order_by("-id").first()
     return last - first + 1 if first is not None and last is not None else 0
-
-
-def key_counts() -> KeyCounts:
-    """Count all keys there ever were; one query."""
-    is_there, is_good = Q(deleted_at=None), Q(fault="")
-    return KeyCounts(
-        **ApiKey.objects.aggregate(
-            usable=Count("id", filter=is_there & is_good & Q(is_enabled=True)),
-            disabled=Count("id", filter=is_there & is_good & Q(is_enabled=False)),
-            bad=Count("id", filter=is_there & ~is_good),
-            deleted=Count("id", filter=~is_there),
-        )
-    )
 
 
 def settings_in_force() -> list[Setting]:

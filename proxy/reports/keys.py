@@ -11,6 +11,7 @@ from django.db.models.lookups import GreaterThan
 from django.utils.translation import gettext
 
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, LoggedRequest, Outcome, Quota
+from proxy.models.quotas import limit_in_force
 from proxy.quota import day_start
 from proxy.reports.period import Period
 from proxy.reports.pool import today
@@ -18,7 +19,6 @@ from proxy.reports.pool import today
 RESTING = "resting"
 STATES = (KeyState.USABLE.value, RESTING, KeyState.BAD.value, KeyState.DISABLED.value)
 SORTS = ("name", "project", "state", "used", "last_used")
-_LIMIT = Coalesce("requests_per_day", "learned_requests_per_day")
 
 
 class ModelUse(NamedTuple):
@@ -44,7 +44,7 @@ def found(moment: datetime, period: Period, *, searched: str = "", state: str = 
     if state == KeyState.BAD:
         keys = keys.bad()
     elif state == KeyState.DISABLED:
-        keys = keys.filter(fault="", is_enabled=False)
+        keys = keys.disabled()
     elif state:
         keys = keys.usable()
     if state == RESTING:
@@ -93,8 +93,7 @@ def _used_today(moment: datetime, model_name: str) -> Coalesce:
 
 
 def _rests(moment: datetime, model_name: str) -> "QuerySet[ExhaustionEvent]":
-    events = ExhaustionEvent.objects.in_force(moment)
-    return events.filter(model_name__in=["", model_name]) if model_name else events
+    return ExhaustionEvent.objects.in_force(moment).about(model_name)
 
 
 def rests_of(projects: Iterable[int], moment: datetime, model_name: str = "") -> dict[int, list[ExhaustionEvent]]:
@@ -109,7 +108,9 @@ def rests_of(projects: Iterable[int], moment: datetime, model_name: str = "") ->
 
 def limits_of(projects: Iterable[int], model_name: str = "") -> dict[int, int]:
     """Return how many requests a day are allowed to each project, over all models whose limit is known; one query."""
-    quotas = Quota.objects.of_models().filter(project__in=set(projects)).annotate(limit=_LIMIT)
+    quotas = (
+        Quota.objects.of_models().filter(project__in=set(projects)).annotate(limit=limit_in_force("requests_per_day"))
+    )
     if model_name:
         quotas = quotas.filter(model_name=model_name)
     sums = quotas.filter(limit__isnull=False).order_by().values("project").annotate(sum=Sum("limit"))

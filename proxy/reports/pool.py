@@ -6,9 +6,10 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Count, F, Q
+from django.db.models import F
 
-from proxy.models import ApiKey, ExhaustionEvent
+from proxy.models import ApiKey, ExhaustionEvent, KeyState, Quota
+from proxy.models.quotas import QuotaQuerySet
 from proxy.quota import quota_day
 from proxy.reports.period import Period
 
@@ -29,26 +30,30 @@ def today(moment: datetime) -> date:
 
 def pool_state(moment: datetime) -> PoolState:
     """Count the keys of the pool; two queries."""
-    is_good = Q(fault="")
-    counts = ApiKey.objects.present().aggregate(
-        usable=Count("id", filter=is_good & Q(is_enabled=True)),
-        bad=Count("id", filter=~is_good),
-        disabled=Count("id", filter=is_good & Q(is_enabled=False)),
-    )
+    counts = ApiKey.objects.count_by_state()
     resting = ApiKey.objects.usable().resting(moment).count()
-    return PoolState(resting=resting, **counts)
+    return PoolState(counts[KeyState.USABLE], resting, counts[KeyState.BAD], counts[KeyState.DISABLED])
 
 
 def exhaustion_in_force(moment: datetime, period: Period) -> list[ExhaustionEvent]:
     """Return what is exhausted now of what `period` is about, soonest opening first; what waits for somebody last."""
-    events = ExhaustionEvent.objects.in_force(moment).filter(key__deleted_at=None).select_related("key", "project")
-    if period.model_name:
-        events = events.filter(model_name__in=["", period.model_name])
+    events = ExhaustionEvent.objects.in_force(moment).about(period.model_name).filter(key__deleted_at=None)
+    events = events.select_related("key", "project")
     if period.project_id:
         events = events.filter(project=period.project_id)
     if period.key_id:
         events = events.filter(key=period.key_id)
     return list(events.order_by(F("until").asc(nulls_last=True), "model_name", "key"))
+
+
+def quotas_of(period: Period) -> QuotaQuerySet:
+    """Return the quotas of models that `period` is about (not when), of projects that may be asked."""
+    quotas = Quota.objects.of_models().filter(is_barred=False)
+    if period.model_name:
+        quotas = quotas.filter(model_name=period.model_name)
+    if period.project_id:
+        quotas = quotas.filter(project=period.project_id)
+    return quotas.filter(project__keys=period.key_id) if period.key_id else quotas
 
 
 def obstacles() -> list[str]:

@@ -8,12 +8,11 @@ from django.conf import settings
 from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
-from proxy.models import Project, Quota
+from proxy.models import Project
+from proxy.models.quotas import limit_in_force
 from proxy.quota import day_start, next_reset
 from proxy.reports.period import Period
-from proxy.reports.pool import today
-
-_LIMIT = Coalesce("requests_per_day", "learned_requests_per_day")
+from proxy.reports.pool import quotas_of, today
 
 _MOST_AT_ONCE = 20
 
@@ -100,9 +99,4 @@ def _has_more(moment: datetime) -> Q:
 def _todays(moment: datetime, period: Period) -> Any:
     """Return the quotas of usable keys, with `limit` of a day and what was `used` of it."""
     used = Case(When(day=today(moment), then=F("day_requests")), default=Value(0), output_field=IntegerField())
-    quotas = Quota.objects.of_models().annotate(limit=_LIMIT, used=used).filter(is_barred=False)
-    if period.model_name:
-        quotas = quotas.filter(model_name=period.model_name)
-    if period.project_id:
-        quotas = quotas.filter(project=period.project_id)
-    return quotas.filter(project__keys=period.key_id) if period.key_id else quotas
+    return quotas_of(period).annotate(limit=limit_in_force("requests_per_day"), used=used)
