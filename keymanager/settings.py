@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import tempfile
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,6 +76,15 @@ def _url(name: str, default: str) -> str:
     return text
 
 
+def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(text.strip()) for text in env.str(name, default).split(",") if text.strip()]
+    except ValueError as exc:
+        raise ImproperlyConfigured(
+            f"{name} must be addresses or networks like 10.0.0.0/8, with commas: {exc}."
+        ) from exc
+
+
 def _folder(name: str, path: Path) -> Path:
     """Return `path`, made if it was not there; only its owner may look into it then."""
     try:
@@ -131,6 +141,7 @@ QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)
 BIND = env.str("BIND", "0.0.0.0:5000")
 WEB_WORKERS = _whole("WEB_WORKERS", 2)
 GRACEFUL_SECONDS = _whole("GRACEFUL_SECONDS", 30)
+TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128")
 KEY_FILE = env.str("KEY_FILE", "key.txt")
 DATA_DIR = _folder("DATA_DIR", BASE_DIR / env.str("DATA_DIR", "data"))
 LOG_DIR = env.str("LOG_DIR", "logs")

@@ -31,6 +31,7 @@ PURE: dict[str, set[str]] = {
     "masking": set(),
     "waiting": set(),
     "clock": set(),
+    "client_address": set(),
     "candidate": {"clock"},
     "refusals": {"quota"},
     "keyfile": {"masking"},

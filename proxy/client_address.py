@@ -1,0 +1,71 @@
+"""Who a request comes from: the peer of its connection, or the client that a trusted proxy names. Pure functions."""
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def client_address(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> Address | None:
+    """Return the address of the client behind a request; None for a Unix socket.
+
+    meta: HttpRequest.META. X-Forwarded-For counts only when the peer is a trusted proxy, and then from its right end
+    up to the first address that is not one: what stands further left was written by the client.
+    """
+    address = _address(meta.get("REMOTE_ADDR", ""))
+    for text in reversed(_forwarded_for(meta)):
+        if address is not None and not is_in(address, trusted_proxies):
+            break
+        if (before := _address(text)) is None:
+            break
+        address = before
+    return address
+
+
+def is_from_private_network(meta: Mapping[str, Any]) -> bool:
+    """Return whether the peer, and every address that proxies forwarded, is loopback or private.
+
+    An address that cannot be read is not private. A Unix socket is.
+    """
+    peer = str(meta.get("REMOTE_ADDR", ""))
+    found = [_address(text) for text in ([peer] if peer else []) + _forwarded_for(meta)]
+    return all(address is not None and is_private(address) for address in found)
+
+
+def is_private(address: Address) -> bool:
+    """Return whether an address is loopback, link-local or of a private network (RFC 1918, RFC 4193)."""
+    return any(address in network for network in _PRIVATE[address.version])
+
+
+def is_in(address: Address, networks: Sequence[Network]) -> bool:
+    """Return whether one of the networks contains an address."""
+    return any(address in network for network in networks)
+
+
+# Not `is_private` of the standard library: it also counts ranges for documentation and tests.
+_PRIVATE: dict[int, list[Network]] = {
+    4: [
+        IPv4Network(text) for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+    ],
+    6: [IPv6Network(text) for text in ("::1/128", "fc00::/7", "fe80::/10")],
+}
+
+
+def _forwarded_for(meta: Mapping[str, Any]) -> list[str]:
+    return [text for text in str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",") if text.strip()]
+
+
+def _address(text: str) -> Address | None:
+    """Return the address in `text`, which may be in brackets or have a port; None when there is none."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
