@@ -4,27 +4,16 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from proxy.clock import SECOND
-
-# Up to here any number may be a limit; beyond, Google's are round.
-_LEAST_ROUND = 32
-# A refusal comes in a fraction of a second: who is silent for longer is at work.
-_PROBE_NS = SECOND
+# A project that accepted more requests than this in a minute has shown that it has no small limit of tokens.
+_FEW_REQUESTS = 32
 
 # The parameter is today.
 COLUMNS = (
     "id, project_id, room, last_used, minute_requests, minute_tokens, COALESCE(day = %s, FALSE), day_requests, "
     "requests_per_minute, input_tokens_per_minute, requests_per_day, "
     "learned_requests_per_minute, learned_input_tokens_per_minute, learned_requests_per_day, "
-    "most_in_a_minute, most_in_a_day, probing_until, refusals_in_a_row"
+    "most_in_a_minute, refusals_in_a_row"
 )
-
-
-def _may_be_limit(number: int) -> bool:
-    if number <= _LEAST_ROUND:
-        return True
-    step = 10 if number <= 200 else 50 if number <= 1_000 else 500
-    return number % step == 0
 
 
 class Key(NamedTuple):
@@ -57,8 +46,6 @@ class Candidate:
     learned_tokens_per_minute: int | None
     learned_requests_per_day: int | None
     most_in_a_minute: int
-    most_in_a_day: int
-    probing_until: int
     refusals_in_a_row: int
     keys: list[Key] = field(default_factory=list)
 
@@ -90,7 +77,10 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """The order of claims: most room first, then least recently used."""
+        """The order of claims: most room first, then least recently used.
+
+        Room below 0 counts unproven requests in flight, so they spread over the quotas with the fewest.
+        """
         return -self.room, self.last_used, self.id
 
     def lacks_tokens_for(self, tokens: int) -> bool:
@@ -109,31 +99,21 @@ class Candidate:
         turns = (self.keys[(self.day_requests + number) % count] for number in range(count))
         return next((key for key in turns if key.id not in tried), None)
 
-    def spend(self, tokens: int, now_ns: int) -> None:
+    def spend(self, tokens: int) -> None:
         """Count a request that is claimed now in its minute; the day counts it anyway."""
         self.minute_requests += 1
         self.minute_tokens += tokens
-        self.probing_until = now_ns + _PROBE_NS if self._is_unproven else 0
-        self.room = 0 if self.probing_until else self.room - 1
+        self.room -= 1
 
     @property
-    def _is_unproven(self) -> bool:
-        """Tell whether the last request may be the first that is too many; then one of its kind finds that out."""
-        is_first_in_minute = self.requests_per_minute is None and self.minute_requests > self.most_in_a_minute
-        is_first_of_day = self.requests_per_day is None and self.day_requests > self.most_in_a_day
-        return (is_first_in_minute and _may_be_limit(self.minute_requests - 1)) or (
-            is_first_of_day and _may_be_limit(self.day_requests - 1)
-        )
+    def is_unproven(self) -> bool:
+        """Tell whether the last request is one more than this quota ever accepted, while its limit is unknown."""
+        return self.requests_per_minute is None and self.minute_requests > self.most_in_a_minute
 
     @property
     def minds_tokens(self) -> bool:
         """Tell whether true numbers of tokens matter: a limit is known, or may still show up."""
-        return self.tokens_per_minute is not None or self.most_in_a_minute <= _LEAST_ROUND
-
-    @property
-    def is_probed(self) -> bool:
-        """Tell whether the last request shows, if it is accepted, that more is possible than was known."""
-        return self.probing_until > 0
+        return self.tokens_per_minute is not None or self.most_in_a_minute <= _FEW_REQUESTS
 
     @property
     def disproved(self) -> tuple[str, ...]:

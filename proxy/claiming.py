@@ -1,7 +1,9 @@
 """A round of claims: which key is taken for a request, decided in the ledger's transaction.
 
-Of the projects that may be asked for the model the one with most left is taken, and where nothing is known the least
-recently used; its keys take turns. A claim that would pass a known limit is not made.
+Of the projects that may be asked for the model, the one with the most proven room is taken: what is left of a known
+limit, or of what the project accepted in a minute before. Where no proven room is left, requests with unknown limits
+spread over the projects with the fewest of them in flight, and never wait. Keys of a project take turns. A claim that
+would pass a known limit is not made.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from proxy.rotation import FoundRotation
 
 # After so many waves of overload in a row, one request at a time goes to see whether it is over.
 _WAVES_BEFORE_PROBING = 3
-_SPARE = 1  # quotas looked at beyond the number of wishes: some are short of tokens, or being probed
+_SPARE = 1  # quotas looked at beyond the number of wishes: some are short of tokens
 
 
 def pause_ns(overloads: int) -> int:
@@ -58,7 +60,7 @@ class Claiming:
         patience = rotation.by_our_clock(wish.gives_up_at)
         if self._first_in_line is not None and self._first_in_line <= patience:
             return self._first_in_line  # somebody came earlier, and waits until there is room for a large request
-        found = self._pick(wish, patience)
+        found = self._pick(wish)
         if isinstance(found, Claim):
             if rotation.overloads >= _WAVES_BEFORE_PROBING:
                 rotation.back_off(wish.model_name, rotation.now + pause_ns(rotation.overloads))
@@ -66,7 +68,7 @@ class Claiming:
             self._first_in_line = found
         return found
 
-    def _pick(self, wish: Wish, patience: int) -> Claim | int | None:
+    def _pick(self, wish: Wish) -> Claim | int | None:
         """Take the quota with most left for this wish; or return when one has room, None when none is any good."""
         passed_over: list[tuple[int, int, int]] = []
         openings: list[int] = []
@@ -86,8 +88,6 @@ class Claiming:
             passed_over.append(entry)
             if (key := quota.next_key(wish.tried)) is None:
                 openings.append(now)  # it could be asked again at once, only not by this one
-            elif now < quota.probing_until <= patience:
-                openings.append(quota.probing_until)
             elif quota.lacks_tokens_for(tokens):
                 openings.extend(filter(None, [self._rotation.opening_of(quota, tokens)]))
             elif best is None or quota.room_for(tokens) > best[0]:
@@ -119,8 +119,7 @@ class Claiming:
             tokens=wish.tokens or 0,
             corrects_tokens=rotation.has_windows and quota.minds_tokens,
             in_minute=quota.minute_requests,
-            in_day=quota.day_requests,
-            is_probe=quota.is_probed,
+            is_unproven=quota.is_unproven,
             disproves=quota.disproved,
             is_last_of_day=quota.is_day_spent,
             refusals_in_a_row=quota.refusals_in_a_row,

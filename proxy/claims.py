@@ -55,9 +55,10 @@ class Claim:
 
     label: how logs call it. rotation_name: whose key it is, NO_MODEL when no quota is spent. is_new_model: nothing was
     heard of it before. tenth: of its `Use`, 0 when it has none. tokens: of the input, as estimated; corrects_tokens:
-    the answer's are to be written instead. in_minute, in_day: it is the quota's n-th request. is_probe: no such n was
-    accepted before. disproves: limits that Google told and that are wrong when it is accepted. is_last_of_day: it
-    spends the day. refusals_in_a_row: of the project for this model, before; overloads: of the model.
+    the answer's are to be written instead. in_minute: it is the quota's n-th request of this minute. is_unproven: the
+    quota never accepted so many, and its limit is unknown. disproves: limits that Google told and that are wrong when
+    it is accepted. is_last_of_day: it spends the day. refusals_in_a_row: of the project for this model, before;
+    overloads: of the model.
     """
 
     key_id: int
@@ -71,8 +72,7 @@ class Claim:
     tokens: int = 0
     corrects_tokens: bool = False
     in_minute: int = 0
-    in_day: int = 0
-    is_probe: bool = False
+    is_unproven: bool = False
     disproves: tuple[str, ...] = ()
     is_last_of_day: bool = False
     refusals_in_a_row: int = 0
@@ -81,5 +81,5 @@ class Claim:
     @property
     def says_nothing_new(self) -> bool:
         """Tell whether an answer teaches nothing: it only has to be counted."""
-        is_usual = not (self.is_new_model or self.is_probe or self.disproves or self.is_last_of_day)
+        is_usual = not (self.is_new_model or self.is_unproven or self.disproves or self.is_last_of_day)
         return is_usual and not (self.refusals_in_a_row or self.overloads)

@@ -1,7 +1,7 @@
 """What the ledger writes of answers: counts, what they say of limits, rests, overload. In its transaction."""
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from django.db.backends.utils import CursorWrapper
 
@@ -12,12 +12,15 @@ from proxy.refusals import Fault, Refusal, Window
 from proxy.windows import give_back, now_ns
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
-_NOTE_RECORD = (
-    f"UPDATE {_QUOTA} SET probing_until = 0, "
-    "most_in_a_minute = CASE WHEN most_in_a_minute < %s THEN %s ELSE most_in_a_minute END, "
-    "most_in_a_day = CASE WHEN most_in_a_day < %s THEN %s ELSE most_in_a_day END "
-    "WHERE id = %s"
+# One at a time, for others in flight may yet be refused: what is missing to `minute_requests` is in flight.
+_PROVE = f"UPDATE {_QUOTA} SET most_in_a_minute = most_in_a_minute + 1 WHERE id = %s AND most_in_a_minute < %s"
+_UNPROVE = (
+    f"UPDATE {_QUOTA} SET most_in_a_minute = minute_requests WHERE id = %s AND most_in_a_minute > minute_requests"
 )
+
+# Rests that end within so short a time of each other are one: they were told to requests in flight together.
+_SAME_REST = timedelta(seconds=0.5)
+_SAME_REST_WITHOUT_DELAY = timedelta(minutes=1)
 
 
 def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
@@ -28,17 +31,14 @@ def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
         return
     if claim.is_new_model:
         Rotation.objects.mark_known(claim.model_name)
+    if claim.is_unproven:  # also by an error: the quota did not refuse it
+        cursor.execute(_PROVE, [claim.quota_id, claim.in_minute])
     if status >= 400:
-        if claim.is_probe:
-            quota.update(probing_until=0)
         return
     if claim.refusals_in_a_row:
         quota.update(refusals_in_a_row=0)
     if claim.overloads:
         Rotation.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
-    if claim.is_probe:
-        most = (claim.in_minute, claim.in_minute, claim.in_day, claim.in_day)
-        cursor.execute(_NOTE_RECORD, [*most, claim.quota_id])
     if claim.disproves:
         quota.update(**dict.fromkeys(claim.disproves))
 
@@ -72,6 +72,10 @@ def write_rest(
     if _is_seen_in_window(claim, refusal):
         until = moment
     take_back(cursor, claim)
+    if refusal.window in (Window.MINUTE, Window.UNKNOWN):
+        cursor.execute(_UNPROVE, [claim.quota_id])
+    if _is_known(claim, refusal, moment, until):
+        return
     learn_project(claim, project, moment)
     key = ApiKey.objects.select_related("project").get(id=claim.key_id)
     if refusal.window is Window.CREDITS:
@@ -90,6 +94,20 @@ def write_rest(
     Quota.objects.settle([key.project_id], moment, model_name)
     if refusal.window is Window.UNKNOWN:
         quota.update(refusals_in_a_row=min(claim.refusals_in_a_row + 1, 30))
+
+
+def _is_known(claim: Claim, refusal: Refusal, moment: datetime, until: datetime | None) -> bool:
+    """Return whether an earlier refusal said the same: hundreds may be in flight when a limit is met."""
+    model_name = refusal.model_name or claim.rotation_name
+    quota = Quota.objects.filter(project__keys=claim.key_id, model_name=model_name, is_open=False).first()
+    if quota is None:
+        return False
+    limits = refusal.limits._asdict().items()
+    is_learned = all(getattr(quota, f"learned_{name}") == limit for name, limit in limits if limit)
+    if until is None:
+        return is_learned and quota.is_barred
+    slack = _SAME_REST if refusal.delay is not None else _SAME_REST_WITHOUT_DELAY
+    return is_learned and until <= max(moment, quota.rests_until or moment) + slack
 
 
 def _is_seen_in_window(claim: Claim, refusal: Refusal) -> bool:

@@ -49,8 +49,8 @@ _ANSWERS_OF_DAY = (
     f"OR usage.model_name IN (SELECT model_name FROM {_ROTATION} WHERE counts_as = %s))"
 )
 _TAKE = (
-    f"UPDATE {_QUOTA} SET last_used = %s, minute_requests = %s, minute_tokens = %s, day = %s, day_requests = %s, "
-    "probing_until = %s WHERE id = %s"
+    f"UPDATE {_QUOTA} SET last_used = %s, minute_requests = %s, minute_tokens = %s, day = %s, day_requests = %s "
+    "WHERE id = %s"
 )
 _TAKE_KEY = f"UPDATE {_KEY} SET last_used = %s WHERE id = %s"
 _CLOSE = f"UPDATE {_QUOTA} SET is_open = FALSE, opens_at = %s WHERE id = %s"
@@ -146,7 +146,7 @@ class FoundRotation:
         quota.last_used = self._progress.turn
         quota.day_requests += 1
         if self.has_windows:
-            quota.spend(tokens, self.now)
+            quota.spend(tokens)
             use = self._uses.setdefault(quota.id, [0, 0])
             use[0] += 1
             use[1] += tokens
@@ -170,7 +170,7 @@ class FoundRotation:
         self._cursor.executemany(
             _TAKE,
             [
-                (q.last_used, q.minute_requests, q.minute_tokens, self._day, q.day_requests, q.probing_until, q.id)
+                (q.last_used, q.minute_requests, q.minute_tokens, self._day, q.day_requests, q.id)
                 for q in self._taken.values()
             ],
         )

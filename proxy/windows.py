@@ -33,7 +33,7 @@ _USES = f"SELECT tenth, requests, tokens FROM {_USE} WHERE quota_id = %s ORDER B
 _TAKE_OUT = f"UPDATE {_USE} SET requests = requests - 1, tokens = tokens - %s WHERE quota_id = %s AND tenth = %s"
 _GIVE_BACK = (
     f"UPDATE {_QUOTA} SET minute_requests = minute_requests - %s, minute_tokens = minute_tokens - %s, "
-    "day_requests = CASE WHEN day_requests > 0 THEN day_requests - 1 ELSE 0 END, probing_until = 0, "
+    "day_requests = CASE WHEN day_requests > 0 THEN day_requests - 1 ELSE 0 END, "
     f"opens_at = {_DUE} WHERE id = %s"
 )
 _CORRECT = f"UPDATE {_USE} SET tokens = tokens + %s WHERE quota_id = %s AND tenth = %s"
@@ -78,7 +78,6 @@ def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
     cursor.execute(f"UPDATE {_QUOTA} SET opens_at = {_DUE} WHERE NOT is_open", [adapt(cursor, _LONG_AGO)])
     now = now_ns(cursor)
     if Quota.objects.filter(last_used__gt=now).update(last_used=0):
-        Quota.objects.filter(probing_until__gt=0).update(probing_until=0)
         Rotation.objects.update(backs_off_until=0)
     latest = Use.objects.order_by("-tenth").values_list("tenth", flat=True).first() or 0
     if latest > now // TENTH:

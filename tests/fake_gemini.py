@@ -185,7 +185,8 @@ class _Usage:
 class FakeGemini:
     """The server, and all that a test tells it or asks it. `chunks`, `pace`, `hold` and `text` steer answers.
 
-    chunks: events of a stream. pace: seconds between them. hold: the last event waits for it. text: what is
+    chunks: events of a stream. pace: seconds between them. hold: the last event waits for it. hold_heads: every answer
+    waits for it, before it begins and after its quota was looked at. text: what is
     answered, unless the request's body has `echo:N`, which is answered with N bytes. first_byte_seconds: how long
     every answer, good or bad, takes to begin; quotas are looked at before.
     closed_early: how many answers were left by their client before their end. accepted: how many generation
@@ -210,6 +211,7 @@ class FakeGemini:
             self.closed_early = 0
             self.chunks, self.pace, self.first_byte_seconds = 3, 0.0, 0.0
             self.hold: Event | None = None
+            self.hold_heads: Event | None = None
             self.text = "Grüße from a fake Gemini: one, two, three ✨"
             self._projects: dict[str, str] = {}
             self._limits: dict[tuple[str, str], _Limit] = {}
@@ -243,6 +245,10 @@ class FakeGemini:
     @property
     def is_holding(self) -> bool:
         return (hold := self.hold) is not None and not hold.is_set()
+
+    @property
+    def is_holding_heads(self) -> bool:
+        return (hold := self.hold_heads) is not None and not hold.is_set()
 
     @property
     def url(self) -> str:
@@ -573,8 +579,8 @@ class _Connection(BaseHTTPRequestHandler):
             elif fault is Fault.RESET_BEFORE:
                 self._reset()
             else:
-                if gemini.first_byte_seconds:
-                    self._wait(gemini.first_byte_seconds)
+                if gemini.first_byte_seconds or gemini.hold_heads:
+                    self._wait(gemini.first_byte_seconds, lambda: gemini.is_holding_heads)
                 answer = reply or _ENDPOINTS[ask.endpoint](_Answers(gemini, seen, ask))
                 if isinstance(answer, _Stream):
                     self._send_stream(answer, fault)

@@ -1,4 +1,4 @@
-"""Which key is taken for a request: limits, the order of projects, probing, what restarts and set clocks leave."""
+"""Which key is taken for a request: limits, known and unknown, the order of projects, restarts and set clocks."""
 
 import json
 import time
@@ -352,45 +352,106 @@ def test_a_large_request_waits_and_a_smaller_one_behind_it_does_not_overtake(
     assert not is_soon(lambda: large.done() or small.done(), 1.2)
     clocks.go_on(A_WINDOW)
 
-    assert [claim.in_day for claim in (impatient, large.result(5), small.result(5))] == [2, 3, 4]
+    assert [claim.in_minute for claim in (impatient, large.result(5), small.result(5))] == [2, 1, 2]
 
 
-# Probing
+# Unknown limits
 
 
-def test_an_unknown_project_is_asked_with_one_request_at_a_time(
-    clocks: Clocks, service: Ledger, pool: Pool, later: Later
+def test_an_unknown_limit_makes_nobody_wait(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+    pool("one")
+
+    claims = [service.claim(wish_for(wait_seconds=30)) for _ in range(100)]
+
+    assert [has_waited for _, has_waited in claims] == [False] * 100
+    assert [claim.in_minute for claim, _ in claims] == list(range(1, 101))
+
+
+def test_unproven_requests_spread_over_the_projects_with_the_fewest_of_them_in_flight(
+    clocks: Clocks, service: Ledger, pool: Pool
+) -> None:
+    pool("one", "two", "three")
+    claims = [claim_of(service) for _ in range(9)]
+    assert Counter(claim.secret for claim in claims) == {ONE: 3, TWO: 3, THREE: 3}
+    for claim in claims:
+        if claim.secret == TWO:
+            service.book_answer(claim, 200)
+
+    assert [claim_of(service).secret for _ in range(3)] == [TWO, TWO, TWO]
+    assert {claim_of(service).secret for _ in range(3)} == {ONE, TWO, THREE}
+
+
+def test_what_a_project_accepted_in_a_minute_before_is_used_up_first(
+    clocks: Clocks, service: Ledger, pool: Pool
+) -> None:
+    pool("one", "two")
+    set_limits(secret=TWO, requests_per_minute=0)
+    for claim in [claim_of(service) for _ in range(5)]:
+        service.book_answer(claim, 200)
+    set_limits(secret=TWO, requests_per_minute=None)
+    clocks.go_on(A_WINDOW)
+
+    claims = [claim_of(service) for _ in range(9)]
+
+    assert [claim.secret for claim in claims[:5]] == [ONE] * 5
+    assert not any(claim.is_unproven for claim in claims[:5])
+    assert Counter(claim.secret for claim in claims[5:]) == {ONE: 2, TWO: 2}
+    assert all(claim.is_unproven for claim in claims[5:])
+
+
+def test_proven_room_comes_before_unproven_and_known_limits_are_proven_room(
+    clocks: Clocks, service: Ledger, pool: Pool
+) -> None:
+    pool("one", "two")
+    set_limits(secret=TWO, requests_per_minute=4)
+
+    assert [claim_of(service).secret for _ in range(8)] == [TWO] * 4 + [ONE] * 4
+
+
+def test_the_first_refusal_that_names_a_limit_ends_the_guessing(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+    pool("one")
+    claims = [claim_of(service) for _ in range(10)]
+    for claim in claims[:3]:
+        service.book_answer(claim, 200)
+
+    for claim in claims[3:]:
+        refuse(service, claim, refused(Violation(PER_MINUTE, 3)))
+
+    assert count_claims(service) == 0
+    clocks.go_on(A_WINDOW)
+    assert count_claims(service) == 3
+
+
+def test_requests_refused_together_are_one_rest(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+    """A refusal without a reason doubles the cooldown of the one before it, not of those in flight beside it."""
+    pool("one")
+    claims = [claim_of(service) for _ in range(50)]
+
+    for claim in claims:
+        refuse(service, claim, errors.bare_429())
+        clocks.go_on(0.1)
+    service.close()
+
+    event = ExhaustionEvent.objects.get()
+    assert event.until == event.since + timedelta(minutes=1)
+    assert quota_of().minute_requests == 0
+
+
+def test_a_project_has_proven_no_more_than_it_accepted_beside_its_refusals(
+    clocks: Clocks, service: Ledger, pool: Pool
 ) -> None:
     pool("one")
-    first = claim_of(service)
+    claims = [claim_of(service) for _ in range(10)]
 
-    second = later(lambda: claim_of(service, wait_seconds=30))
-    third = later(lambda: claim_of(service, wait_seconds=30))
-    assert is_soon(lambda: waiting_in(service) == 2)
-    assert not is_soon(lambda: second.done() or third.done(), 0.7)
-    service.book_answer(first, 200)
+    for claim in claims[:4]:
+        refuse(service, claim, errors.bare_429())
+    for claim in claims[4:7]:
+        service.book_answer(claim, 200)  # the fifth to the seventh of ours, and Google's first three
+    for claim in claims[7:]:
+        refuse(service, claim, errors.bare_429())
+    service.close()
 
-    assert is_soon(lambda: second.done() or third.done(), 0.4)  # at once, not when somebody happens to look
-    assert not is_soon(lambda: second.done() and third.done(), 0.7)
-    clocks.go_on(1.1)  # the second is at work for so long that it was accepted
-    assert sorted([second.result(5).in_day, third.result(5).in_day]) == [2, 3]
-
-
-def test_who_cannot_wait_does_not_wait_for_a_probe(clocks: Clocks, service: Ledger, pool: Pool) -> None:
-    pool("one")
-
-    assert count_claims(service, at_most=10) == 10
-
-
-def test_a_project_that_took_much_is_not_asked_cautiously(clocks: Clocks, service: Ledger, pool: Pool) -> None:
-    pool("one")
-    for _ in range(34):
-        service.book_answer(claim_of(service), 200)
-
-    claims = [service.claim(wish_for(wait_seconds=30))[0] for _ in range(7)]
-
-    # 40 may be its limit, which the next one finds out.
-    assert [claim.is_probe for claim in claims] == [False] * 6 + [True]
+    assert quota_of().most_in_a_minute == 3
 
 
 # Days
@@ -787,7 +848,7 @@ def test_who_waits_only_for_an_overload_is_served_in_order_too(
         assert is_soon(lambda number=number: waiting_in(service) == number + 1)  # type: ignore[misc]
     clocks.go_on(0.3)
 
-    assert [asked.result(5).in_day for asked in waiting] == [2, 3, 4, 5, 6]
+    assert [asked.result(5).in_minute for asked in waiting] == [2, 3, 4, 5, 6]
 
 
 def test_who_has_no_time_for_the_pause_of_an_overload_asks_at_once(clocks: Clocks, service: Ledger, pool: Pool) -> None:

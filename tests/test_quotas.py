@@ -157,17 +157,17 @@ def test_what_somebody_must_act_on_bars_a_quota_whatever_else_ends_by_itself() -
     assert quota.rests_until == NOON + HOUR
 
 
-def test_settling_counts_the_minute_anew_and_lets_nobody_wait_for_a_probe() -> None:
+def test_settling_counts_the_minute_anew() -> None:
     [one, two] = add("one", "two")
     Rotation.objects.begin(FLASH)
     use(quota_of(one), 100, 20)
     use(quota_of(two), 7)
-    Quota.objects.update(minute_requests=9, minute_tokens=-9, probing_until=5)
+    Quota.objects.update(minute_requests=9, minute_tokens=-9)
 
     settle(one)
 
     quota = quota_of(one)
-    assert (quota.minute_requests, quota.minute_tokens, quota.probing_until) == (2, 120, 0)
+    assert (quota.minute_requests, quota.minute_tokens) == (2, 120)
     assert quota_of(two).minute_requests == 9
 
 
@@ -184,7 +184,7 @@ def test_settling_one_model_leaves_the_others_alone() -> None:
 
 def test_settling_keeps_the_order_of_rotation_and_the_rows() -> None:
     keys = add("one", "two")
-    limit(keys[0], requests_per_day=3, learned_requests_per_minute=5, most_in_a_minute=4, most_in_a_day=9)
+    limit(keys[0], requests_per_day=3, learned_requests_per_minute=5, most_in_a_minute=4)
     for turn, quota in enumerate(Quota.objects.order_by("-id"), start=100):
         Quota.objects.filter(id=quota.pk).update(last_used=turn, refusals_in_a_row=turn - 99, day_requests=turn)
     Quota.objects.update(day=NOON.date())
@@ -372,17 +372,16 @@ def test_what_google_told_can_be_forgotten_and_what_was_set_by_hand_stays() -> N
             learned_input_tokens_per_minute=2,
             learned_requests_per_day=3,
             most_in_a_minute=4,
-            most_in_a_day=5,
         )
 
     Quota.objects.filter(project=one.project, model_name=FLASH).forget_learned(NOON + MINUTE)
 
     quota = quota_of(one)
     assert (limits_of(quota), limits_of(quota, "learned_")) == (Limits(requests_per_minute=3), Limits())
-    assert (quota.most_in_a_minute, quota.most_in_a_day) == (0, 0)
+    assert quota.most_in_a_minute == 0
     assert state_of(quota) == (False, NOON + MINUTE, False)
     assert limits_of(quota_of(two), "learned_") == Limits(1, 2, 3)
-    assert (quota_of(two).most_in_a_minute, quota_of(two).most_in_a_day) == (4, 5)
+    assert quota_of(two).most_in_a_minute == 4
 
 
 def test_a_quota_of_which_all_is_forgotten_is_open() -> None:
@@ -412,7 +411,7 @@ def test_a_day_is_counted_anew_when_its_keys_did_more_than_was_known(service: Le
 
 def test_what_is_known_goes_with_a_key_whose_project_becomes_known() -> None:
     [one] = add("one")
-    limit(one, requests_per_day=7, learned_requests_per_minute=5, most_in_a_minute=4, most_in_a_day=6)
+    limit(one, requests_per_day=7, learned_requests_per_minute=5, most_in_a_minute=4)
     use(quota_of(one), 100, 20)
     exhaust(one, PRO, until=NOON + HOUR)
 
@@ -422,7 +421,7 @@ def test_what_is_known_goes_with_a_key_whose_project_becomes_known() -> None:
     quota = quota_of(one)
     assert (moved, one.project.name) == (1, "p1")
     assert (quota.requests_per_day, quota.learned_requests_per_minute) == (7, 5)
-    assert (quota.most_in_a_minute, quota.most_in_a_day) == (4, 6)
+    assert quota.most_in_a_minute == 4
     assert (quota.minute_requests, quota.minute_tokens) == (2, 120)
     assert set(Use.objects.values_list("quota", flat=True)) == {quota.pk}
     assert ExhaustionEvent.objects.get().project == one.project
@@ -433,7 +432,7 @@ def test_what_is_known_goes_with_a_key_whose_project_becomes_known() -> None:
 def test_what_is_known_of_the_named_project_wins() -> None:
     [one] = add("one", project="p1")
     [two] = add("two")
-    limit(one, requests_per_day=1, learned_requests_per_minute=2, most_in_a_minute=3, most_in_a_day=40)
+    limit(one, requests_per_day=1, learned_requests_per_minute=2, most_in_a_minute=3)
     limit(
         two,
         requests_per_day=10,
@@ -441,7 +440,6 @@ def test_what_is_known_of_the_named_project_wins() -> None:
         learned_requests_per_minute=30,
         learned_requests_per_day=40,
         most_in_a_minute=50,
-        most_in_a_day=4,
     )
 
     ApiKey.objects.filter(id=two.pk).move_to("p1", NOON)
@@ -450,7 +448,7 @@ def test_what_is_known_of_the_named_project_wins() -> None:
     assert quota == quota_of(one)
     assert limits_of(quota) == Limits(requests_per_minute=20, requests_per_day=1)
     assert limits_of(quota, "learned_") == Limits(requests_per_minute=2, requests_per_day=40)
-    assert (quota.most_in_a_minute, quota.most_in_a_day) == (50, 40)
+    assert quota.most_in_a_minute == 50
 
 
 def test_a_limit_of_no_requests_is_a_limit_and_wins_too() -> None:

@@ -731,9 +731,7 @@ def test_keys_take_turns_evenly_with_many_threads_at_once_and_every_answer_is_co
 ) -> None:
     pool("one", "two", "three", "four")
     Rotation.objects.begin(FLASH)
-    Quota.objects.update(
-        most_in_a_minute=1000, most_in_a_day=1000
-    )  # an unknown project is first asked with one request at a time
+    Quota.objects.update(most_in_a_minute=1000)  # all have the same proven room
     threads = Barrier(16)
 
     def ask_ten_times() -> None:

@@ -102,6 +102,6 @@ def write_quotas(
             used = counts.get((project.id, model_name), 0)
             learned = {f"learned_{name}": limit for name, limit in limits._asdict().items()}
             Quota.objects.filter(project=project.id, model_name=model_name).update(
-                day=today, day_requests=used, most_in_a_day=used, **(learned if project.has_known_limits else {})
+                day=today, day_requests=used, **(learned if project.has_known_limits else {})
             )
     Quota.objects.settle((project.id for project in pool), moment)

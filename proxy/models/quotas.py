@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from django.db import connection, models, transaction
 from django.db.backends.utils import CursorWrapper
-from django.db.models import BigIntegerField, Case, F, Q, Sum, Value, When
+from django.db.models import BigIntegerField, F, Q, Sum
 from django.db.models.functions import Coalesce, Least, NullIf
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -50,9 +50,8 @@ class RotationQuerySet(models.QuerySet["Rotation"]):
             cursor.execute(
                 "INSERT INTO proxy_quota "
                 "(project_id, model_name, is_barred, is_open, opens_at, rests_until, last_used, "
-                "most_in_a_minute, most_in_a_day, minute_requests, minute_tokens, day_requests, probing_until, "
-                "refusals_in_a_row) "
-                "SELECT project_id, %s, is_barred, is_open, opens_at, rests_until, last_used, 0, 0, 0, 0, 0, 0, 0 "
+                "most_in_a_minute, minute_requests, minute_tokens, day_requests, refusals_in_a_row) "
+                "SELECT project_id, %s, is_barred, is_open, opens_at, rests_until, last_used, 0, 0, 0, 0, 0 "
                 "FROM proxy_quota WHERE model_name = ''",
                 [model_name],
             )
@@ -129,7 +128,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
 
     def forget_learned(self, moment: datetime) -> None:
         """Forget what Google told: it will be learned again, with a refusal for each limit."""
-        self.set_limits(moment, **dict.fromkeys(LEARNED_NAMES), most_in_a_minute=0, most_in_a_day=0)
+        self.set_limits(moment, **dict.fromkeys(LEARNED_NAMES), most_in_a_minute=0)
 
     def recount(self) -> None:
         """Have the day counted anew, from what its keys did: they became others, or did more than was known."""
@@ -142,8 +141,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             for name in LIMIT_NAMES:
                 setattr(known, name, getattr(known, name) if getattr(known, name) is not None else getattr(quota, name))
             known.most_in_a_minute = max(known.most_in_a_minute, quota.most_in_a_minute)
-            known.most_in_a_day = max(known.most_in_a_day, quota.most_in_a_day)
-            known.save(update_fields=[*LIMIT_NAMES, "most_in_a_minute", "most_in_a_day"])
+            known.save(update_fields=[*LIMIT_NAMES, "most_in_a_minute"])
             for use in quota.uses.all():
                 add = {"requests": F("requests") + use.requests, "tokens": F("tokens") + use.tokens}
                 if not known.uses.filter(tenth=use.tenth).update(**add):
@@ -192,7 +190,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         with connection.cursor() as cursor:
             cursor.executemany(
                 "UPDATE proxy_quota SET is_barred = %s, is_open = %s, opens_at = %s, rests_until = %s, "
-                "minute_requests = %s, minute_tokens = %s, probing_until = 0 WHERE id = %s",
+                "minute_requests = %s, minute_tokens = %s WHERE id = %s",
                 settled,
             )
 
@@ -212,51 +210,50 @@ def limit_in_force(name: str) -> Coalesce:
 
 
 class Quota(models.Model):
-    """Limits of a project for a model ("": calls that name none), its use of late, its place in the rotation.
-
-    A limit set by hand wins over the learned one, which Google told with a refusal. most_in_…: how much was accepted.
-    is_open: may be taken now. is_barred: does not open by itself. opens_at: when a closed one is looked at again.
-    rests_until: what exhaustion says. room: how many requests are left, the order of claims. last_used and
-    probing_until: by the clock of `Use`.
-    """
+    """Limits of a project for a model, its use of late, and its place in the rotation of that model."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="quotas")
+    # "": the common rotation, of models that have none of their own.
     model_name = models.CharField(_("model"), max_length=200, blank=True)
 
+    # A limit set by hand wins over the learned one, which Google reported with a refusal.
     requests_per_minute = _limit(_("requests a minute"))
     input_tokens_per_minute = _limit(_("input tokens a minute"))
     requests_per_day = _limit(_("requests a day"))
     learned_requests_per_minute = _learned(_("requests a minute, as Google told"))
     learned_input_tokens_per_minute = _learned(_("input tokens a minute, as Google told"))
     learned_requests_per_day = _learned(_("requests a day, as Google told"))
+    # The most requests that were accepted in a minute: the proven room, where no limit is known.
     most_in_a_minute = models.PositiveIntegerField(default=0, editable=False)
-    most_in_a_day = models.PositiveIntegerField(default=0, editable=False)
 
     minute_requests = models.IntegerField(default=0, editable=False)
     minute_tokens = models.BigIntegerField(default=0, editable=False)
     day = models.DateField(null=True, editable=False)
     day_requests = models.IntegerField(default=0, editable=False)
 
+    # Does not open by itself.
     is_barred = models.BooleanField(default=False, editable=False)
+    # May be taken now.
     is_open = models.BooleanField(default=False, editable=False)
+    # When a closed one is looked at again.
     opens_at = models.DateTimeField(null=True, editable=False)
+    # What its exhaustion events say.
     rests_until = models.DateTimeField(null=True, editable=False)
+    # By the clock of `Use`.
     last_used = models.BigIntegerField(default=0, editable=False)
-    probing_until = models.BigIntegerField(default=0, editable=False)
     refusals_in_a_row = models.PositiveSmallIntegerField(default=0, editable=False)
+    # How many requests are left: the order of claims.
     room = models.GeneratedField(
-        expression=Case(
-            When(probing_until__gt=0, then=Value(0)),
-            default=Least(
-                Coalesce(limit_in_force("requests_per_minute") - F("minute_requests"), UNLIMITED),
-                Coalesce(limit_in_force("requests_per_day") - F("day_requests"), UNLIMITED),
-                # So many more like those of the last minute.
-                Coalesce(
-                    (limit_in_force("input_tokens_per_minute") - F("minute_tokens"))
-                    * F("minute_requests")
-                    / NullIf(F("minute_tokens"), 0),
-                    UNLIMITED,
-                ),
+        expression=Least(
+            # Below 0 where the limit is unknown and more requests are in flight than were ever accepted.
+            Coalesce(limit_in_force("requests_per_minute"), F("most_in_a_minute")) - F("minute_requests"),
+            Coalesce(limit_in_force("requests_per_day") - F("day_requests"), UNLIMITED),
+            # So many more like those of the last minute.
+            Coalesce(
+                (limit_in_force("input_tokens_per_minute") - F("minute_tokens"))
+                * F("minute_requests")
+                / NullIf(F("minute_tokens"), 0),
+                UNLIMITED,
             ),
         ),
         output_field=BigIntegerField(),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -25,18 +26,36 @@ def back_in(seconds: float) -> Reply:
     return errors.quota_exceeded(FLASH, errors.Violation(errors.PER_MINUTE, 100), delay_seconds=seconds)
 
 
-def test_two_workers_pass_no_limit_and_learn_it_with_one_refusal_for_each_project(
+def test_two_workers_learn_limits_from_a_burst_that_is_sent_at_once_and_never_pass_them_again(
     tmp_path: Path, gemini: FakeGemini
 ) -> None:
     gemini.limit(per_minute=6)
-    with running(tmp_path, gemini) as service, ThreadPoolExecutor(60) as threads:
+
+    def ask_at_once(service: Service, threads: ThreadPoolExecutor) -> Counter[int]:
         headers = {"x-goog-api-key": service.token, "x-server-timeout": "10"}
         asked = [threads.submit(service.ask, headers=headers) for _ in range(60)]
-        statuses = Counter(asking.result().status_code for asking in asked)
+        return Counter(asking.result().status_code for asking in asked)
 
-    assert statuses == {200: 30, 503: 30}
-    refused = Counter(decision.project for decision in gemini.decisions if not decision.is_accepted)
-    assert max(refused.values()) == 1
+    with running(tmp_path, gemini) as service, ThreadPoolExecutor(60) as threads:
+        assert ask_at_once(service, threads) == {200: 30, 503: 30}
+        unknown = len(gemini.decisions)
+        assert ask_at_once(service, threads) == {503: 60}
+
+    assert len(gemini.decisions) == unknown
+
+
+def test_an_unknown_limit_makes_nobody_wait(own_service: Service, gemini: FakeGemini) -> None:
+    """Sixty at once with a single key: all are at Google's before the first is answered."""
+    gemini.hold_heads = Event()
+    with ThreadPoolExecutor(60) as threads:
+        asked = [threads.submit(own_service.ask) for _ in range(60)]
+        are_all_sent = gemini.wait_for(lambda: len(gemini.seen) == 60)
+        gemini.hold_heads.set()
+        answers = [asking.result() for asking in asked]
+
+    assert are_all_sent
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["X-Waited-Seconds"] for answer in answers} == {"0.000"}
 
 
 def test_a_request_waits_for_its_key(own_service: Service, gemini: FakeGemini) -> None:
