@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from bench.bursts import bursts
 from bench.claims import claims
 from bench.latency import latency
 from bench.pages import pages
@@ -17,6 +18,7 @@ from bench.table import Row, table
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "rps": rps,
     "streams": streams,
+    "bursts": bursts,
     "latency": latency,
     "claims": claims,
     "pages": pages,
@@ -26,6 +28,7 @@ rps: 32 connections, static upstream; latency: one connection. Reference of both
 as it comes, which opens a connection for each request; "kept" is nginx told to keep its upstream connections.
 obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
 streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
+bursts: all requests at once at a pool whose limits nobody knows. Reference: the same straight at the upstream.
 claims: 10,000 keys in 10,000 or 2,000 projects, all but ten of these exhausted; reference: 10 keys in 10 projects.
 pages: 1,000 keys, 5 models, two years, a million requests in the log; reference: the 300 ms that a page may take on the
 server, and for the relay (8 connections) its p99 while nobody loads a page.

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
 
-from bench.goodput_figures import Phase, figures_of
+from bench.goodput_figures import FIRST_BYTE_SECONDS, Phase, figures_of
 from bench.goodput_load import ask_all, plan
 from bench.goodput_pool import projects
 from bench.goodput_table import table
@@ -24,7 +24,6 @@ from proxy.quota import next_reset
 from tests.fake_gemini import FakeGemini
 
 PHASE_SECONDS = 90.0
-FIRST_BYTE_SECONDS = 0.3
 _LONGEST_RUN_SECONDS = 300
 _PACIFIC = ZoneInfo("America/Los_Angeles")
 

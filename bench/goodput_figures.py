@@ -11,6 +11,8 @@ from tests.fake_gemini import Decision
 
 # What is shorter is the time of a transaction.
 _SHORTEST_WAIT_SECONDS = 0.1
+# How long every answer of the upstream takes to begin, and how long it takes to learn from one.
+FIRST_BYTE_SECONDS, _BOOKING_SECONDS = 0.3, 0.1
 
 
 class Phase(NamedTuple):
@@ -24,17 +26,18 @@ class Phase(NamedTuple):
 class Figures(NamedTuple):
     """The figures of a phase.
 
-    possible: answers that an omniscient scheduler would have got. refused: 429s drawn. most_of_one: how many of them
-    the same project, model and window drew at most. avoidable: errors for which there was room within the client's
-    patience, and nobody took it. served_otherwise: errors of requests that the omniscient scheduler serves, in place of
-    others that it does not. waits: seconds, of the answers that waited for a key, in order.
+    possible: answers that an omniscient scheduler would have got. refused: 429s drawn. in_flight: how many requests
+    were in flight at a project, for a model, when a limit of theirs was met for the first time; of all limits together.
+    avoidable: errors for which there was room within the client's patience, and nobody took it. served_otherwise:
+    errors of requests that the omniscient scheduler serves, in place of others that it does not. waits: seconds, of the
+    answers that waited for a key, in order.
     """
 
     requests: int
     possible: int
     answered: int
     refused: int
-    most_of_one: int
+    in_flight: int
     errors: Counter[str]
     avoidable: int
     served_otherwise: int
@@ -49,7 +52,6 @@ def figures_of(phase: Phase) -> Figures:
     """Count what a phase has shown."""
     failed = [outcome for outcome in phase.outcomes if not outcome.is_answered]
     refused = [decision for decision in phase.decisions if decision.violated]
-    drawn = _drawn(refused, phase.past)
     outcomes = sorted(phase.outcomes, key=_wish)
     is_served = [moment < inf for moment in serve(map(_wish, outcomes), phase.past)]
     return Figures(
@@ -57,7 +59,7 @@ def figures_of(phase: Phase) -> Figures:
         possible=sum(is_served),
         answered=len(phase.outcomes) - len(failed),
         refused=len(refused),
-        most_of_one=max(drawn.values(), default=0),
+        in_flight=_count_in_flight(phase),
         errors=Counter(outcome.said for outcome in failed),
         avoidable=_count_room(failed, [*phase.past, *phase.decisions]),
         served_otherwise=sum(
@@ -80,18 +82,24 @@ def _wish(outcome: Outcome) -> Wish:
     return Wish(outcome.moment, outcome.model, outcome.tokens)
 
 
-def _drawn(refused: Iterable[Decision], past: Iterable[Decision]) -> Counter[tuple[str, str, str]]:
-    """Return how many 429s each project, model and window drew.
+def _count_in_flight(phase: Phase) -> int:
+    """Return how many requests were in flight when limits were met that no 429 had named before.
 
-    A 429 that names several windows counts for those that no 429 had named before, or else for all of them.
+    In flight is what the upstream decided on within the time that its answers take to begin, before or after.
     """
-    told = {name for decision in past for name in _windows(decision)}
-    drawn: Counter[tuple[str, str, str]] = Counter()
-    for decision in refused:
-        names = _windows(decision)
-        drawn.update(names - told or names)
-        told |= names
-    return drawn
+    named = {name for decision in phase.past for name in _windows(decision)}
+    in_flight: set[Decision] = set()
+    for met in phase.decisions:
+        if not _windows(met) - named:
+            continue
+        named |= _windows(met)
+        in_flight.update(
+            decision
+            for decision in phase.decisions
+            if (decision.project, decision.model) == (met.project, met.model)
+            and abs(decision.moment - met.moment) <= FIRST_BYTE_SECONDS + _BOOKING_SECONDS
+        )
+    return len(in_flight)
 
 
 def _windows(decision: Decision) -> set[tuple[str, str, str]]:

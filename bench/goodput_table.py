@@ -6,7 +6,6 @@ from typing import NamedTuple
 from bench.goodput_figures import Figures
 
 _LEAST_SHARE_UNKNOWN, _LEAST_SHARE_KNOWN = 0.97, 0.99
-_MOST_TO_LEARN = 1
 _MOST_REFUSED = 0.001
 _COLUMNS = ("", "limits unknown", "demanded", "limits known", "demanded")
 
@@ -44,15 +43,15 @@ def table(unknown: Figures, known: Figures) -> tuple[str, bool]:
 def _rows(unknown: Figures, known: Figures) -> list[_Row]:
     least = _Demand(f">= {_LEAST_SHARE_UNKNOWN:.0%}", unknown.share >= _LEAST_SHARE_UNKNOWN)
     least_known = _Demand(f">= {_LEAST_SHARE_KNOWN:.0%}", known.share >= _LEAST_SHARE_KNOWN)
-    to_learn = _Demand(f"<= {_MOST_TO_LEARN}", unknown.most_of_one <= _MOST_TO_LEARN)
+    to_learn = _Demand("<= in flight", unknown.refused <= unknown.in_flight)
     few = _Demand(f"<= {_MOST_REFUSED:.1%}", known.refused <= _MOST_REFUSED * known.requests)
     return [
         _Row("requests", f"{unknown.requests:,}", f"{known.requests:,}"),
         _Row("answers possible", f"{unknown.possible:,}", f"{known.possible:,}"),
         _Row("answers", f"{unknown.answered:,}", f"{known.answered:,}"),
         _Row("answers, of the possible", f"{unknown.share:.1%}", f"{known.share:.1%}", least, least_known),
-        _Row("429s drawn", _share(unknown.refused, unknown), _share(known.refused, known), of_known=few),
-        _Row("most for one project, model, window", str(unknown.most_of_one), str(known.most_of_one), to_learn),
+        _Row("429s drawn", _share(unknown.refused, unknown), _share(known.refused, known), to_learn, few),
+        _Row("in flight when limits were met", str(unknown.in_flight), str(known.in_flight)),
         _Row("errors of clients", _in_words(unknown), _in_words(known)),
         _Row(
             "... though there was room in time",

@@ -84,12 +84,12 @@ def settings_for(folder: Path, *, upstream_port: int, port: int) -> dict[str, st
 
 
 @contextmanager
-def product(folder: Path, *, upstream_port: int, port: int) -> Iterator[int]:
-    """Run the product with twenty made-up keys and its data in `folder`; yield its master's process id."""
+def product(folder: Path, *, upstream_port: int, port: int, keys: int = 20) -> Iterator[int]:
+    """Run the product with so many made-up keys and its data in `folder`; yield its master's process id."""
     letters = string.ascii_letters + string.digits + "_-"
-    keys = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(20)]
+    secrets = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(keys)]
     folder.mkdir()
-    (folder / "key.txt").write_text("\n".join(keys) + "\n")
+    (folder / "key.txt").write_text("\n".join(secrets) + "\n")
     env = settings_for(folder, upstream_port=upstream_port, port=port)
     command = [sys.executable, "manage.py", "serve"]
     with running(command, port=port, log=folder / "output.log", env=env) as master:

@@ -108,6 +108,7 @@ def figures(streams: list[Stream], events: int) -> dict[str, float]:
     delays = [(event.arrived - event.sent) * 1e3 for found in whole for event in found]
     return {
         "whole": len(whole),
+        "refused": sum(not b"".join(stream.pieces[:1]).startswith(b"HTTP/1.1 200 ") for stream in streams),
         "last": max((found[-1].arrived for found in whole), default=0.0),
         "gap_p99": _p99(gaps),
         "gap_max": max(gaps, default=0.0),

@@ -1,6 +1,6 @@
 """An upstream that answers every POST with server-sent events, each of which tells when it was sent.
 
-python -m bench.stream_upstream PORT EVENTS INTERVAL_SECONDS
+python -m bench.stream_upstream PORT EVENTS INTERVAL_SECONDS [FIRST_BYTE_SECONDS]
 """
 
 import asyncio
@@ -23,8 +23,8 @@ class Stream(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, events: int, interval_seconds: float) -> None:
-        self.events, self.interval = events, interval_seconds
+    def __init__(self, events: int, interval_seconds: float, first_byte_seconds: float) -> None:
+        self.events, self.interval, self.first_byte = events, interval_seconds, first_byte_seconds
         self.request = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,9 +42,18 @@ class Stream(asyncio.Protocol):
             self.transport.write(READY)
             return
         self.is_last = b"connection: close" in head.lower()
-        self.start = asyncio.get_running_loop().time()
-        self.transport.write(HEAD)
-        self.send(0)
+        loop = asyncio.get_running_loop()
+        self.start = loop.time() + self.first_byte
+        if self.first_byte:
+            loop.call_at(self.start, self.begin)
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Send the head and the first event."""
+        if not self.transport.is_closing():
+            self.transport.write(HEAD)
+            self.send(0)
 
     def send(self, seq: int) -> None:
         """Send event `seq` and plan the next one, by the clock of the start, so that delays do not add up."""
@@ -61,13 +70,13 @@ class Stream(asyncio.Protocol):
             self.transport.close()
 
 
-async def main(port: int, events: int, interval_seconds: float) -> None:
+async def main(port: int, events: int, interval_seconds: float, first_byte_seconds: float) -> None:
     """Serve on loopback until killed."""
     loop = asyncio.get_running_loop()
-    make = partial(Stream, events, interval_seconds)
+    make = partial(Stream, events, interval_seconds, first_byte_seconds)
     server = await loop.create_server(make, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), float((*sys.argv, "0")[4])))
