@@ -3,6 +3,7 @@
 The bodies this was written against are recorded in `tests/gemini_errors.py`, with their sources.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -112,13 +113,11 @@ _FAULT_BY_WORDS = tuple(
 def read_refusal(status: int, content: bytes) -> Refusal | None:
     """Return what a 429 (or a 402) says; None for other statuses.
 
-    HTML is no refusal either: it blames the way out, not the key.
+    A body that is no error of Google's, or none at all, still refuses the key; HTML does not: it blames the way out.
     """
-    if status not in (402, 429):
+    if status not in (402, 429) or _is_html(content):
         return None
-    error = _error_in(content)
-    if error is None:
-        return None
+    error = _error_in(content) or {}
     message = str(error.get("message", ""))
     words = message.lower()
     if status == 402 or "credits are depleted" in words or "spending cap" in words:
@@ -202,6 +201,11 @@ def message_in(content: bytes) -> str:
     """Return the message of an error body, on one line, at most 300 characters; "" when there is none."""
     error = _error_in(content)
     return " ".join(str(error.get("message", "")).split())[:300] if error else ""
+
+
+def _is_html(content: bytes) -> bool:
+    """Tell by its first character, since gateways get the content type wrong both ways."""
+    return content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _error_in(content: bytes) -> dict[str, Any] | None:

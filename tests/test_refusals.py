@@ -276,7 +276,6 @@ NONSENSE = [
     b'{"error":"no"}',
     b'{"error":[]}',
     b"\xff\xfe\x00",
-    b"<html>Sorry</html>",
     b"[" * 200_000,
     b'{"error":' * 200_000,
     b'{"error":{"details":' + b"[" * 200_000,
@@ -284,9 +283,16 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("content", NONSENSE, ids=lambda content: repr(content[:20]))
-def test_nonsense_says_nothing_of_a_key(content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"<html>Sorry</html>", b"\xef\xbb\xbf\r\n <!DOCTYPE html>"])
+def test_html_blames_a_middlebox_and_no_key(content: bytes) -> None:
     assert read_refusal(429, content) is None
+
+
+@pytest.mark.parametrize("content", NONSENSE, ids=lambda content: repr(content[:20]))
+def test_nonsense_says_nothing_of_a_key_but_a_429_refuses_it(content: bytes) -> None:
+    refusal = read_refusal(429, content)
+    assert refusal is not None
+    assert refusal.window is Window.UNKNOWN
     assert read_fault(400, content) is None
     assert message_in(content) == ""
 
