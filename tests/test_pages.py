@@ -223,10 +223,18 @@ def test_a_table_is_the_same_as_csv_and_json() -> None:
     assert table.records() == [{"a": "x", "b": 3}, {"a": None, "b": NOW.isoformat()}]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx"])
-def test_no_spreadsheet_takes_a_cell_for_a_formula(text: str) -> None:
-    table = Table("t", "T", [Column("a", "A")], [(text,)])
-    assert list(csv.reader(io.StringIO(table.csv())))[1] == [f"'{text}"]
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@x", "\tx", "\n=1", " =1", '"=1', "'=1", "\u00a0=1", "\uff1d1"],
+)
+def test_no_spreadsheet_takes_a_cell_or_a_heading_for_a_formula(text: str) -> None:
+    table = Table("t", "T", [Column(text, "A")], [(text,)])
+    assert list(csv.reader(io.StringIO(table.csv(), newline=""))) == [[f"'{text}"]] * 2
+
+
+def test_numbers_stay_numbers_in_csv() -> None:
+    table = Table("t", "T", [Column("a", "A"), Column("b", "B")], [(-1, -0.5)])
+    assert table.csv().splitlines()[1] == "-1,-0.5"
 
 
 # Filters

@@ -178,7 +178,7 @@ class ApiKeyAdmin(KeyAdmin):
         labels = [key.label for key in objs]
         return labels, {str(ApiKey._meta.verbose_name_plural): len(labels)}, set(), []
 
-    @admin.action(description=gettext_lazy("Check with Google (spends no quota)"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Check with Google (spends no quota)"))
     def check_with_google(self, request: HttpRequest, queryset: Any) -> None:
         found = Counter(verdict for _key, verdict, _reason in check_keys(queryset, timezone.now()))
         told = _("Checked: %(told)s.") % {
@@ -186,17 +186,17 @@ class ApiKeyAdmin(KeyAdmin):
         }
         self.message_user(request, told, messages.WARNING if found[Verdict.BAD] else messages.SUCCESS)
 
-    @admin.action(description=gettext_lazy("Enable"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Enable"))
     def enable(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d enabled.") % {"count": queryset.enable(timezone.now())}
         self.message_user(request, told, messages.SUCCESS)
 
-    @admin.action(description=gettext_lazy("Disable"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Disable"))
     def disable(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d disabled.") % {"count": queryset.disable(timezone.now())}
         self.message_user(request, told, messages.SUCCESS)
 
-    @admin.action(description=gettext_lazy("Revive: forget faults and exhaustion"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Revive: forget faults and exhaustion"))
     def revive(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d revived.") % {"count": queryset.revive(timezone.now())}
         self.message_user(request, told, messages.SUCCESS)

@@ -179,7 +179,7 @@ class QuotaAdmin(QuotaModelAdmin):
         limits = {name: form.cleaned_data[name] for name in form.changed_data}
         Quota.objects.filter(pk=obj.pk).set_limits(timezone.now(), **limits)
 
-    @admin.action(description=gettext_lazy("Forget what Google told"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Forget what Google told"))
     def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
         quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         quotas.forget_learned(timezone.now())

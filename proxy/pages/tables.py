@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -84,7 +85,7 @@ class Table:
         """Return the rows as CSV, whose cells no spreadsheet takes for a formula."""
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(column.name for column in self.columns)
+        writer.writerow([_harmless(column.name) for column in self.columns])
         writer.writerows([_harmless(_plain(value)) for value in row] for row in self.rows)
         return text.getvalue()
 
@@ -96,5 +97,9 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, int | float | str) else str(value)
 
 
+_FORMULA = re.compile(r"""[\t\r\n]|[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20]""")  # also as full-width characters
+
+
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in set("=+-@\t\r") else value
+    """Return a text that begins like a formula with an apostrophe before it; spreadsheets skip blanks and quotes."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
