@@ -91,8 +91,8 @@ def find_route(path: str, *, has_bearer: bool) -> Route:
     elif _is_model_with_action(tail):
         front, collection, tail = words[:-1], "models", ["models", pieces[-1]]
     elif "openai" in words and words[-1] != "openai":  # whatever else Google makes of OpenAI's API
-        begin = len(words) - words[::-1].index("openai")
-        front, tail = words[:begin], pieces[begin:]
+        behind = len(words) - words[::-1].index("openai")
+        front, tail = words[:behind], pieces[behind:]
     else:
         raise UnknownPath("The Gemini API has no such path.")
     model_name = action = ""
@@ -128,6 +128,7 @@ def _word(piece: str) -> str:
     """Return what a piece is known by, in small letters; that of `files:register` is "files"."""
     text = unquote(piece).lower()
     name, _, action = text.partition(":")
+    # `models:predict` names no model, and `files:predict` one that is called "files".
     is_collection = name in _MODELS or (name in _SPELLING and name not in _OPENAI_ONLY and action not in _ACTIONS)
     return name if is_collection else text
 
@@ -157,14 +158,15 @@ def _beginning(words: list[str]) -> int | None:
     return begin
 
 
-def _is_openai(word: str, front: list[str], versions: list[str], tail: list[str], *, has_bearer: bool) -> bool:
-    if word in _OPENAI_ONLY or not word:
+def _is_openai(collection: str, front: list[str], versions: list[str], tail: list[str], *, has_bearer: bool) -> bool:
+    """Tell whose API is meant; an action after a colon is Gemini's."""
+    if collection in _OPENAI_ONLY or not collection:
         return True
-    if word not in _IN_BOTH or any(":" in unquote(piece) for piece in tail):  # an action after a colon is Gemini's
+    if collection not in _IN_BOTH or any(":" in unquote(piece) for piece in tail):
         return False
-    is_transfer = word not in _MODELS and any(piece in _TRANSFERS for piece in front)
-    is_for_both = not is_transfer and (not versions or versions[-1] == "v1")
-    return "openai" in front or (has_bearer and is_for_both)
+    is_transfer = collection != "models" and not set(front).isdisjoint(_TRANSFERS)
+    is_in_both = versions[-1:] in ([], ["v1"]) and not is_transfer
+    return "openai" in front or (has_bearer and is_in_both)
 
 
 def _is_model_with_action(pieces: list[str]) -> bool:
@@ -184,8 +186,8 @@ def _model_in(tail: list[str]) -> tuple[list[str], str, str]:
         rest = rest[-1:]  # of `google/NAME:ACTION`
     text = unquote(rest[0])
     name, colon, action = (part.strip(_BLANKS) for part in text.partition(":"))
-    if not name:
-        return tail, "", ""
+    if not name or len(rest) > 1:  # an action has nothing behind it
+        return [collection, *rest], name, ""
     action = _ACTIONS.get(action.rpartition(":")[2].strip(_BLANKS).lower(), action)  # of `NAME:ACTION:ACTION`, too
     tidy = name + colon + action
     if tidy != text or _HARMLESS.fullmatch(tidy):

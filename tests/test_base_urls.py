@@ -1,5 +1,6 @@
 """What the log says of a client whose base URL is not right."""
 
+import http.client
 import logging
 
 import pytest
@@ -9,6 +10,14 @@ from proxy import base_urls
 from tests.conftest import FLASH, GENERATE, TOKEN, Pool, ask, fake_secret
 from tests.fake_gemini import FakeGemini
 
+# As they stand in the request's first line: a test client would decode them.
+ON_THE_WIRE = [
+    f"/v1beta/models%2F{FLASH}%3AgenerateContent",
+    f"//v1beta//models/{FLASH}:generateContent/",
+    f"{GENERATE}%20%0A?key=%20{TOKEN}%0A",
+    f"/V1BETA/Models/{FLASH}:generateContent?access_token=+{TOKEN}+",
+    f"http://127.0.0.1/gemini{GENERATE}",
+]
 ODD = f"/gemini{GENERATE}"
 
 
@@ -36,6 +45,23 @@ def test_an_odd_path_is_served_and_told_once(
     [line] = lines_of(said)
     assert f"Took the path {ODD} for {GENERATE}: it has pieces in front" in line
     assert "Use http://testserver as base URL for Gemini clients and http://testserver/v1 for OpenAI clients." in line
+
+
+@pytest.mark.parametrize("port_of", ["front", "runserver"])
+@pytest.mark.parametrize("target", ON_THE_WIRE)
+def test_an_odd_path_on_the_wire_is_served(
+    request: pytest.FixtureRequest, gemini: FakeGemini, pool: Pool, port_of: str, target: str
+) -> None:
+    pool("one")
+    connection = http.client.HTTPConnection("127.0.0.1", request.getfixturevalue(port_of), timeout=5)
+
+    connection.request("POST", target, b"{}", {} if TOKEN in target else {"x-goog-api-key": TOKEN})
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+
+    assert response.status == 200
+    assert [seen.path for seen in gemini.seen] == [GENERATE]
 
 
 def test_each_kind_of_oddity_is_told(client: Client, pool: Pool, said: pytest.LogCaptureFixture) -> None:

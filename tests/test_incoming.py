@@ -217,6 +217,17 @@ def test_a_model_at_the_end_of_a_large_body_is_found() -> None:
     assert body_of(call) == body
 
 
+@pytest.mark.parametrize("path", [GENERATE, CHAT, "/v1beta/interactions"])
+def test_only_a_post_can_be_a_call_of_a_model(path: str) -> None:
+    body = b'{"model": "gemini-2.5-flash"}'
+    put = RequestFactory().generic("PUT", path, body, "application/json", headers=SHOWN)
+
+    call = read_call(put)
+
+    assert (call.model_name, call.input_tokens) == (FLASH, None)
+    assert read_call(request(path, body)).input_tokens is not None
+
+
 # With which body
 
 
