@@ -28,6 +28,8 @@ _INTERACTION = re.compile(r"/interactions(?:\?|$)")
 _MODEL_FROM_OPENAI = frozenset(
     f"/v1beta/openai/{name}" for name in ("chat/completions", "embeddings", "images/generations", "images/edits")
 )
+# Programs append `?key=…` to URLs that have a query already.
+_SECOND_QUESTION_MARK = re.compile(r"\?(?=(?:alt|key|access_token|oauth_token)=)", re.IGNORECASE)
 _ODD_CHARACTER = re.compile(r"[^!-~]|[\\#]")
 _REPEATABLE_ACTIONS = frozenset(
     {"generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents", "generateAnswer"}
@@ -78,6 +80,7 @@ def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
     path, _, query = _origin_form(raw_uri).partition("?")
     if _ODD_CHARACTER.search(path):
         raise BadPath("This path has characters that must be percent-encoded.")
+    query = _SECOND_QUESTION_MARK.sub("&", query)
     query = "&".join(part for part in query.split("&") if not _is_credential(part))
     if _ODD_CHARACTER.search(query):
         raise BadPath("The query has characters that must be percent-encoded.")
@@ -113,7 +116,7 @@ def credentials_in(headers: Headers, query: str) -> Iterator[str]:
         if value := value.strip():
             yield value
     if query:
-        for name, value in parse_qsl(query):
+        for name, value in parse_qsl(_SECOND_QUESTION_MARK.sub("&", query)):
             if name.strip().lower() in _CREDENTIAL_PARAMETERS and (value := value.strip()):
                 yield value
 
