@@ -142,18 +142,18 @@ def _beginning(words: list[str]) -> int | None:
     """Return which word begins the path that is meant: the last one that can; None when none can."""
     begin: int | None = None
     for at, word in enumerate(words):
-        if word not in _SPELLING:
-            continue
         before = words[at - 1] if at else ""
+        if word not in _SPELLING or (before, word) == ("chat", "completions"):
+            continue
         is_after_version = bool(_VERSION.fullmatch(before))
         if word == "operations":  # other collections have operations, too
             can_begin = begin is None and (not at or is_after_version)
         elif begin is None:
             can_begin = True
         else:
-            is_again = word == words[begin] or words[at : at + 2] == ["chat", "completions"]
-            can_begin = is_again or is_after_version or before in _BEFORE_A_PATH
-        if can_begin and words[at - 1 : at + 1] != ["chat", "completions"]:
+            is_chat = words[at : at + 2] == ["chat", "completions"]
+            can_begin = is_chat or word == words[begin] or is_after_version or before in _BEFORE_A_PATH
+        if can_begin:
             begin = at
     return begin
 
