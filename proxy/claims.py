@@ -79,6 +79,15 @@ class Claim:
     overloads: int = 0
 
     @property
+    def spends_quota(self) -> bool:
+        return self.rotation_name != NO_MODEL
+
+    @property
+    def counted_name(self) -> str:
+        """The model under which its answer is counted: what spends no quota is not in the count of a model's day."""
+        return self.model_name if self.spends_quota else NO_MODEL
+
+    @property
     def says_nothing_new(self) -> bool:
         """Tell whether an answer teaches nothing: it only has to be counted."""
         is_usual = not (self.is_new_model or self.is_unproven or self.disproves or self.is_last_of_day)

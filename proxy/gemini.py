@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from mmap import mmap
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_plus
+
+from proxy.paths import GENERATING, BadPath, Oddity, find_route
 
 Headers = list[tuple[str, str]]
 
@@ -21,26 +23,17 @@ CREDENTIAL_HEADERS = frozenset(
 )
 _CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "oauth_token"})
 
-# First path segments that only OpenAI's API has, and those that both APIs have.
-_OPENAI_ONLY = "audio|chat|completions|embeddings|fine_tuning|images|moderations|responses|videos"
-_IN_BOTH = "batches|files|models"
-_OPENAI_PATH = re.compile(rf"^/(?:v\d\w*/)?(?=(?:{_OPENAI_ONLY})(?:/|$))")
-_OPENAI_BY_BEARER = re.compile(rf"^/(?:v1/)?(?=(?:{_IN_BOTH})(?:/|$))")
-_OPENAI_HOME = "/v1beta/openai/"
-_WITHOUT_VERSION = re.compile(r"^/(?=(?:models|openai)(?:/|$))")
-
 _MODEL_IN_BODY = re.compile(r"/(?:interactions|cachedContents)(?:[/?]|$)")
 _INTERACTION = re.compile(r"/interactions(?:\?|$)")
-_MODEL_IN_PATH = re.compile(r"/(?:models|tunedModels)/([^/:?]+)(?::(\w+))?")
+_MODEL_FROM_OPENAI = frozenset(
+    f"/v1beta/openai/{name}" for name in ("chat/completions", "embeddings", "images/generations", "images/edits")
+)
+# Programs append `?key=…` to URLs that have a query already.
+_SECOND_QUESTION_MARK = re.compile(r"\?(?=(?:alt|key|access_token|oauth_token)=)", re.IGNORECASE)
 _ODD_CHARACTER = re.compile(r"[^!-~]|[\\#]")
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\\]")
 _REPEATABLE_ACTIONS = frozenset(
     {"generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents", "generateAnswer"}
 )
-
-
-class BadPath(ValueError):
-    """The path asked for could lead elsewhere than to the API; the message is for the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +41,14 @@ class Target:
     """Where a request goes: `path` is raw (still percent-encoded), with its query, without any credential.
 
     model_name: from the path, "" when it names none (then the body may). action: "generateContent", "" if none.
+    oddity: in what the client's path differed from it.
     """
 
     path: str
     model_name: str
     action: str
     is_openai: bool
+    oddity: Oddity = Oddity.NONE
 
     @property
     def has_model_in_body(self) -> bool:
@@ -62,11 +57,10 @@ class Target:
 
     @property
     def spends_quota(self) -> bool:
-        """Tell whether a model is put to work; counting tokens, lists, files and the like have limits of their own."""
+        """Tell whether a POST puts a model to work; all else has limits of its own: counting tokens, lists, files."""
         if self.is_openai:
-            return self.is_repeatable or "/images/" in self.path
-        is_action = bool(self.action) and self.action != "countTokens"
-        return is_action or bool(_INTERACTION.search(self.path))
+            return self.path.partition("?")[0] in _MODEL_FROM_OPENAI
+        return self.action in GENERATING or bool(_INTERACTION.search(self.path))
 
     @property
     def is_repeatable(self) -> bool:
@@ -80,30 +74,19 @@ class Target:
 def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
     """Return where `raw_uri`, the request target as the client wrote it, leads.
 
-    OpenAI's paths are mapped onto Gemini's compatible endpoint; `/v1/models`, `/v1/files` and `/v1/batches`, which
-    both APIs have, are OpenAI's when the client shows a Bearer token. Raises BadPath for `..`, control characters,
-    backslashes and the like, encoded or not.
+    Paths as people's base URLs make them become those that are meant, see `paths.py`; OpenAI's lead to Gemini's
+    compatible endpoint. Raises UnknownPath, and BadPath for what no path has: `..`, control characters and the like.
     """
     path, _, query = _origin_form(raw_uri).partition("?")
-    decoded = unquote(path)
-    if _ODD_CHARACTER.search(path) or _CONTROL_CHARACTER.search(decoded) or {".", ".."} & set(decoded.split("/")):
-        raise BadPath("This path has characters or segments (such as `..`) that no path of the Gemini API has.")
-    path = "/" + path.lstrip("/")
-    path = _OPENAI_PATH.sub(_OPENAI_HOME, path)
-    if has_bearer and ":" not in decoded:  # an action after a colon is Gemini's
-        path = _OPENAI_BY_BEARER.sub(_OPENAI_HOME, path)
-    path = _WITHOUT_VERSION.sub("/v1beta/", path)
-    is_openai = "/openai/" in path
-    found = None if is_openai else _MODEL_IN_PATH.search(unquote(path))
+    if _ODD_CHARACTER.search(path):
+        raise BadPath("This path has characters that must be percent-encoded.")
+    query = _SECOND_QUESTION_MARK.sub("&", query)
     query = "&".join(part for part in query.split("&") if not _is_credential(part))
     if _ODD_CHARACTER.search(query):
         raise BadPath("The query has characters that must be percent-encoded.")
-    return Target(
-        path=f"{path}?{query}" if query else path,
-        model_name=found[1] if found else "",
-        action=(found[2] or "") if found else "",
-        is_openai=is_openai,
-    )
+    route = find_route(path, has_bearer=has_bearer)
+    path = f"{route.path}?{query}" if query else route.path
+    return Target(path, route.model_name, route.action, route.is_openai, route.oddity)
 
 
 def _origin_form(raw_uri: str) -> str:
@@ -114,7 +97,7 @@ def _origin_form(raw_uri: str) -> str:
 
 
 def _is_credential(parameter: str) -> bool:
-    return unquote(parameter.partition("=")[0]).lower() in _CREDENTIAL_PARAMETERS
+    return unquote_plus(parameter.partition("=")[0]).strip().lower() in _CREDENTIAL_PARAMETERS
 
 
 def credentials_in(headers: Headers, query: str) -> Iterator[str]:
@@ -133,8 +116,8 @@ def credentials_in(headers: Headers, query: str) -> Iterator[str]:
         if value := value.strip():
             yield value
     if query:
-        for name, value in parse_qsl(query):
-            if name.lower() in _CREDENTIAL_PARAMETERS:
+        for name, value in parse_qsl(_SECOND_QUESTION_MARK.sub("&", query)):
+            if name.strip().lower() in _CREDENTIAL_PARAMETERS and (value := value.strip()):
                 yield value
 
 

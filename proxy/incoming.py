@@ -13,9 +13,11 @@ from typing import IO
 from django.conf import settings
 from django.http import HttpRequest
 
+from proxy.base_urls import base_urls, tell_once
 from proxy.errors import RequestRefused
-from proxy.gemini import BadPath, Headers, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini import Headers, Target, credentials_in, has_bearer, model_in_json, read_target
 from proxy.models import NO_MODEL
+from proxy.paths import BadPath, UnknownPath
 from proxy.tokens import estimate_input_tokens
 from proxy.upstream import Call
 
@@ -38,18 +40,16 @@ def read_call(request: HttpRequest) -> Call:
         )
     if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
         raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
-    try:
-        target = read_target(_raw_uri(request), has_bearer=has_bearer(headers))
-    except BadPath as exc:
-        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+    target = _target_of(request, headers)
     body, size = _read_body(request)
     model_name = target.model_name
     input_tokens = None
-    if body and size and (target.has_model_in_body or target.spends_quota):
+    spends_quota = target.spends_quota and request.method == "POST"
+    if body and size and (target.has_model_in_body or spends_quota):
         with _bytes_of(body) as content:
             if target.has_model_in_body:
                 model_name = model_in_json(content)
-            if target.spends_quota:
+            if spends_quota:
                 input_tokens = estimate_input_tokens(content)
     return Call(
         request.method or "GET",
@@ -98,6 +98,18 @@ def _shows_token(headers: Headers, query: str) -> bool:
         for encoding in (("utf-8",) if shown.isascii() else ("utf-8", "latin-1"))
     ]
     return any(matches)
+
+
+def _target_of(request: HttpRequest, headers: Headers) -> Target:
+    try:
+        target = read_target(_raw_uri(request), has_bearer=has_bearer(headers))
+    except UnknownPath as exc:
+        raise RequestRefused(404, "NOT_FOUND", f"{exc} {base_urls(request)}") from exc
+    except BadPath as exc:
+        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+    if target.oddity:
+        tell_once(request, target.oddity, target.path)
+    return target
 
 
 def _raw_uri(request: HttpRequest) -> str:

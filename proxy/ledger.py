@@ -142,7 +142,7 @@ class Ledger:
 
         def note(cursor: CursorWrapper) -> None:
             write_answer(cursor, claim, status)
-            if status == OVERLOADED:
+            if status == OVERLOADED and claim.spends_quota:
                 write_overload(cursor, claim)
             if claim.is_last_of_day:
                 write_spent_day(claim, moment, next_reset(moment, self._zone))
@@ -354,7 +354,7 @@ class Ledger:
         bookings = [entry for entry in entries if isinstance(entry, Booking)]
         for booking in bookings:
             if booking.counts:
-                row = (booking.claim.key_id, booking.claim.model_name, quota_day(booking.moment, self._zone))
+                row = (booking.claim.key_id, booking.claim.counted_name, quota_day(booking.moment, self._zone))
                 counts[row].update(booking.counts)
         if counts:
             add_usage(cursor, counts)

@@ -86,7 +86,7 @@ def refusal_of(asked: WSGIRequest) -> RequestRefused:
 # Who asks
 
 
-@pytest.mark.parametrize("path", [GENERATE, CHAT, "/v1/models", "/v1/chat/completions", "/anything"])
+@pytest.mark.parametrize("path", [GENERATE, CHAT, "/v1/models", "/v1/chat/completions", "/models"])
 @pytest.mark.parametrize(
     ("headers", "query"),
     [
@@ -168,7 +168,7 @@ def test_odd_paths_are_refused(uri: str) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["/v1beta/models/a%2Fb%3Agen?x=%2f&y=[1]|2", "/v1beta/models/m:generateContent?a&b=", "/v1/files/x%20y?z=100%"],
+    ["/v1beta/files/a%23b%3Agen?x=%2f&y=[1]|2", "/v1beta/models/m:generateContent?a&b=", "/v1/files/x%20y?z=100%"],
 )
 def test_path_and_query_are_taken_as_the_client_wrote_them(uri: str) -> None:
     assert read_call(request("/decoded", RAW_URI=uri)).target.path == uri
@@ -215,6 +215,17 @@ def test_a_model_at_the_end_of_a_large_body_is_found() -> None:
 
     assert call.model_name == "gemini-2.5-pro"
     assert body_of(call) == body
+
+
+@pytest.mark.parametrize("path", [GENERATE, CHAT, "/v1beta/interactions"])
+def test_only_a_post_can_be_a_call_of_a_model(path: str) -> None:
+    body = b'{"model": "gemini-2.5-flash"}'
+    put = RequestFactory().generic("PUT", path, body, "application/json", headers=SHOWN)
+
+    call = read_call(put)
+
+    assert (call.model_name, call.input_tokens) == (FLASH, None)
+    assert read_call(request(path, body)).input_tokens is not None
 
 
 # With which body

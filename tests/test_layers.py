@@ -25,7 +25,8 @@ CALLED_BY_NOBODY = {
 }
 # What these may use of ours; of Django nothing.
 PURE: dict[str, set[str]] = {
-    "gemini": set(),
+    "paths": set(),
+    "gemini": {"paths"},
     "quota": set(),
     "tokens": set(),
     "masking": set(),

@@ -1108,3 +1108,40 @@ def test_keys_that_were_added_twice_are_one(client: Client, gemini: FakeGemini, 
         ask(client)
 
     assert gemini.secrets_seen == [ONE, TWO, ONE, TWO]
+
+
+# Paths that are no call of a model
+
+
+def test_requests_that_can_be_no_call_of_a_model_spend_nothing_of_its_quota(
+    client: Client, gemini: FakeGemini, pool: Pool
+) -> None:
+    pool("one")
+    gemini.script("*", *[Reply(404, b"<html>Not Found</html>", {"Content-Type": "text/html"})] * 4)
+    Rotation.objects.begin(FLASH)
+    Quota.objects.filter(model_name=FLASH).set_limits(timezone.now(), requests_per_minute=2, requests_per_day=2)
+    odd = [f"/v1beta/models/{FLASH}:generateContents", f"/v1beta/models/{FLASH}:newOne", f"/v1beta/models/{FLASH}"]
+
+    for path in [*odd, "/gemini/nothing", "/v1/messages", "/", f"/v1beta/models/{FLASH}/x/y", "/v1/models"]:
+        assert ask(client, path).status_code == 404
+    client.get(GENERATE).getvalue()
+    answers = [ask(client), ask(client)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.headers["X-Keys-Tried"] for answer in answers] == ["1", "1"]
+    assert ask(client).status_code == 503  # the quota is as small as it was made
+
+
+@pytest.mark.parametrize("trouble", [errors.overloaded(), Reply(503, b"<html>", {"Content-Type": "text/html"})])
+def test_an_api_that_is_troubled_by_no_call_of_a_model_lets_no_model_rest(
+    client: Client, gemini: FakeGemini, pool: Pool, trouble: Reply
+) -> None:
+    pool("one")
+    ask(client)
+    gemini.script("*", *[trouble] * 8)
+
+    for _ in range(8):
+        assert ask(client, f"/v1beta/models/{FLASH}:newOne").status_code == 503
+
+    assert not Rotation.objects.exclude(overloads=0).exists()
+    assert ask(client).status_code == 200

@@ -246,7 +246,7 @@ def test_a_query_travels_byte_for_byte_but_for_credentials(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1beta/models/a%2Fb%3agenerateContent", "/v1/files/x%20y", "/$discovery/rest", "/v1main/files/~a!b@c"]
+    "path", ["/v1beta/files/%7Ea%3ab", "/v1/files/x%20y", "/$discovery/rest", "/v1main/files/~a!b@c"]
 )
 def test_a_path_travels_byte_for_byte(gemini: FakeGemini, upstream: Upstream, path: str) -> None:
     upstream.send(call(path, method="GET", body=None), ONE).close()
@@ -264,7 +264,7 @@ def test_the_upstream_may_live_below_a_path(gemini: FakeGemini) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["//evil.example/v1/models", "http://evil.example/v1/models", "///v1/models", "/@evil"]
+    "path", ["//evil.example/v1/models", "http://evil.example/v1/models", "///v1/models", "/@evil/v1/models"]
 )
 def test_no_path_changes_where_the_secret_goes(gemini: FakeGemini, upstream: Upstream, path: str) -> None:
     upstream.send(call(path, method="GET", body=None), ONE).close()

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, ExhaustionEvent
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
 from proxy.pool import add_keys
 from proxy.refusals import Fault, Refusal, Window
 from proxy.tokens import Tokens
@@ -75,18 +75,50 @@ def test_our_own_paths_are_never_relayed(client: Client, gemini: FakeGemini, poo
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1/models", "/v1beta/models", "/v7alpha/anything", "/adminx", "/administrator/", "/dashboards"),
-        *("/healthz/x", "/healthzz", "/readyz/", "/staticx/a", "/static", "/upload/v1/files", "/favicon.ico"),
-        *("/v1/admin/", "/v1beta/dashboard/", "/$discovery/rest?version=v1"),
+        *("/v1/models", "/v1beta/models", "/v7alpha/models", "/upload/v1/files", "/v1beta/files/admin"),
+        *("/v1beta/openai/dashboard/x", "/$discovery/rest?version=v1"),
     ],
 )
-def test_every_other_path_is_relayed(client: Client, gemini: FakeGemini, pool: Pool, path: str) -> None:
+def test_the_api_s_paths_are_relayed(client: Client, gemini: FakeGemini, pool: Pool, path: str) -> None:
     pool("one")
     gemini.script("*", Reply())
 
     client.get(path).getvalue()
 
     assert [seen.path for seen in gemini.seen] == [path]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/v1", "/v1beta/", "/v7alpha/anything", "/adminx", "/administrator/", "/dashboards", "/healthz/x"),
+        *("/healthzz", "/readyz/", "/staticx/a", "/static", "/favicon.ico", "/v1/admin/", "/v1beta/dashboard/"),
+        *("/v1/messages", "/api/tags", "/v1beta/chatter", "/v1internal:generateContent", "/v1beta/openai/"),
+    ],
+)
+def test_a_path_of_nobody_is_answered_with_the_right_base_urls(
+    client: Client, gemini: FakeGemini, pool: Pool, path: str
+) -> None:
+    pool("one")
+
+    for response in (client.get(path), ask(client, path)):
+        error = response.json()["error"]
+        assert (response.status_code, error["status"], error["code"]) == (404, "NOT_FOUND", 404)
+        assert "Use http://testserver as base URL for Gemini clients" in error["message"]
+        assert "http://testserver/v1 for OpenAI clients" in error["message"]
+
+    assert not gemini.seen
+    assert not DailyUsage.objects.exists()
+    assert Client().get(path).status_code == 401
+
+
+def test_a_path_of_nobody_is_answered_also_where_the_host_is_odd(client: Client, pool: Pool) -> None:
+    response = client.get("/nothing", headers={"host": "a b<c>"})
+
+    message = response.json()["error"]["message"]
+    assert response.status_code == 404
+    assert "a b" not in message
+    assert "base URL" in message
 
 
 def test_a_relayed_request_needs_no_csrf_token_and_leaves_no_cookie(gemini: FakeGemini, pool: Pool) -> None:
