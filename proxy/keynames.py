@@ -1,6 +1,7 @@
 """What people call a key in a list of keys, and which words only say that it is a key. Pure functions."""
 
 import json
+import operator
 import re
 from typing import NamedTuple
 
@@ -9,16 +10,16 @@ LONGEST_NAME = 100
 _GENERIC = re.compile(
     "gemini|google|goog|generative|generativelanguage|ai|genai|aistudio|studio|api|apikeys?|keys?|secrets?|tokens?|"
     "credentials?|auth|authorization|access|bearer|header|x|url|values?|string|export|set|setx|env|declare|const|let|var|"
-    "true|false|null|none|密钥|密鑰|金鑰|秘钥|键"
+    "密钥|密鑰|金鑰|秘钥|键"
 )
 _CALLS_IT_A_NAME = re.compile("name|label|title|alias|nickname|名称|名稱|名字")
 _IN_PLACE_OF_A_KEY = re.compile(rf"{_GENERIC.pattern}|your|my|the|an?|here|insert|paste|put|enter|replace|with|me|this")
 _AROUND = " \t\n\"'`*_-–—•·,;:=$>"
-_BULLET = re.compile(r"(?:[-*+•·>]|\d{1,5}[.)])\s+")
-_SHELL = re.compile(r"(?:export|set|setx|env|declare|const|let|var)\s+", re.IGNORECASE)
+_BULLET = re.compile(r"^(?:[-*+•·>]|\d{1,5}[.)])\s+")
+_SHELL = re.compile(r"^(?:export|set|setx|env|declare|const|let|var)\s+", re.IGNORECASE)
 # Where the word before a key begins: behind a quote, a piece of a URL, the bracket of a call.
 _BEGINNING = re.compile(r"[\"?&/<>]|(?<=\w)\(|\s['`$]")
-_NO_NAME = re.compile(r"AIza|AQ\.|://|%[0-9A-F]{2}")
+_NO_NAME = re.compile(r"AIza|AQ\.|://|%[0-9A-F]{2}|^(?:true|false|null|none)$", re.IGNORECASE)
 # As long as a secret, with a digit as those have: may be somebody's secret for something else.
 _MAY_BE_SECRET = re.compile(r"(?=\D*\d)[\w.+/-]{20,}", re.ASCII)
 
@@ -32,14 +33,14 @@ class Label(NamedTuple):
 
 def label_before(text: str) -> Label:
     """Return the words that end `text`, which stands before a key: `export ALICE="` gives ALICE."""
-    pieces = [stripped for piece in re.split("[:=]", text) if (stripped := piece.strip(_AROUND))]
+    pieces = [stripped for piece in re.split("[:=]", text) if (stripped := _stripped(piece))]
     words = _BEGINNING.split(pieces[-1])[-1] if pieces else ""
     return Label(_bare(words), text.rstrip(" \t\"'`([").endswith((":", "=", ">")))
 
 
 def label_after(text: str) -> Label:
     """Return the words that begin `text`, which stands after a key: `": "alice"` gives alice."""
-    pieces = [stripped for piece in re.split('[":=]', text, maxsplit=3) if (stripped := piece.strip(_AROUND))]
+    pieces = [stripped for piece in re.split('[":=]', text, maxsplit=3) if (stripped := _stripped(piece))]
     return Label(_bare(pieces[0]) if pieces else "", bool(re.match(r"[\s\"'`]*[:=]", text)))
 
 
@@ -49,7 +50,7 @@ def split_label(cell: str) -> tuple[str, str, str]:
     Without a mark, the label is "".
     """
     label, mark, value = re.match(r"([^:=]*)([:=]?>?)(.*)", cell, re.DOTALL).groups()  # type: ignore[union-attr]
-    return (_bare(label), mark, value.strip(_AROUND)) if mark else ("", "", _bare(cell))
+    return (_bare(label), mark, _stripped(value)) if mark else ("", "", _bare(cell))
 
 
 def as_name(words: str) -> str:
@@ -83,6 +84,13 @@ def is_generic(words: str) -> bool:
     return _is_made_of(words, _GENERIC)
 
 
+def heads_keys(words: str) -> bool:
+    """Tell whether `words` can stand above keys, or above names and keys: api_key, Key, "name key"."""
+    of_keys = [bool(_GENERIC.fullmatch(word)) for word in _words(words)]
+    of_names = [bool(_CALLS_IT_A_NAME.fullmatch(word)) for word in _words(words)]
+    return any(of_keys) and all(map(operator.or_, of_keys, of_names))
+
+
 def is_placeholder(word: str) -> bool:
     """Tell whether `word` stands where a key should be: YOUR_API_KEY_HERE."""
     return _is_made_of(word, _IN_PLACE_OF_A_KEY)
@@ -109,5 +117,8 @@ def _words(text: str) -> list[str]:
 
 def _bare(words: str) -> str:
     """Return `words` without what surrounds names: blanks, quotes, a bullet, `export`."""
-    words = _BULLET.sub("", words.lstrip(), count=1) if _BULLET.match(words.lstrip()) else words
-    return _SHELL.sub("", words.strip(_AROUND), count=1).strip(_AROUND)
+    return _stripped(_SHELL.sub("", _stripped(_BULLET.sub("", words.lstrip()))))
+
+
+def _stripped(words: str) -> str:
+    return words.strip(_AROUND).rstrip("\\")  # of \"alice\", quotes within quotes

@@ -55,6 +55,10 @@ FORMS: list[tuple[str, list[tuple[str, str]], list[int]]] = [
     ('{"\\u5f20\\u4e09": "<A>"}', [(A, "张三")], []),
     ('{\n  "alice": "<A>",\n  "bob": "hello"\n}', [(A, "alice")], [3]),
     ('[\n  {"name": "alice", "key": "<A>"},\n  {"name": "bob", "key": "short"}\n]', [(A, "alice")], [3]),
+    ('{\n "v": 1,\n "keys": [\n  {"key": "<A>", "tags": [\n   "x"\n  ]}\n ],\n "c": ["<B>"]}', [(A, ""), (B, "")], []),
+    ('{\n "keys": [\n  "<A>",\n  "hello",\n  "<ODD>", "<ODD>1"\n ]\n}', [(A, ""), (ODD, ""), (f"{ODD}1", "")], [4]),
+    ('{"alice": "<A>",\n"bob": {"key": "<B>"\n', [(A, "alice"), (B, "")], []),
+    ('"{\\"alice\\": \\"<A>\\"}"', [(A, "alice")], []),
     # Lists
     ("- <A>\n* <B>\n1. <C>", [(A, ""), (B, ""), (C, "")], []),
     ("-<A>\n• <B>\n2) <C>", [(A, ""), (B, ""), (C, "")], []),
@@ -85,7 +89,9 @@ FORMS: list[tuple[str, list[tuple[str, str]], list[int]]] = [
     ("project\tkey\np1\t<A>", [(A, "")], []),
     ("api_key\n<A>\n<B>", [(A, ""), (B, "")], []),
     ("名称,密钥\n张三,<A>", [(A, "张三")], []),
-    ("name,key\nalice,<A>\nbob,AIzaShort\ncarol,", [(A, "alice")], [3, 4]),
+    ("name,key\nalice,<A>\nbob,AIzaShort\ncarol,\ndave,none\neve,token", [(A, "alice")], [3, 4, 5, 6]),
+    ("My keys:\nKeys\nname,key\nalice,<A>\nname,key\nbob,<B>", [(A, "alice"), (B, "bob")], []),
+    ("NAME KEY\nalice <A>\nbob   <B>", [(A, "alice"), (B, "bob")], []),
     # Variables
     ("export GEMINI_API_KEY=<A>\nset GEMINI_API_KEY=<B>\n$env:GEMINI_API_KEY=\"<C>\"", [(A, ""), (B, ""), (C, "")], []),
     ("GOOGLE_API_KEY='<A>'\ngoogleApiKey: <B>\nVAR = key = <C>", [(A, ""), (B, ""), (C, "")], []),
