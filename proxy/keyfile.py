@@ -87,7 +87,7 @@ def _is_heading(row: Row, columns: Sequence[Cell], is_first: bool) -> bool:
     if columns:
         return [cell.text for cell in row.cells] == [cell.text for cell in columns]
     return (
-        (len(content) > 1 or is_first)
+        (len(row.cells) > 1 or is_first)
         and any(heads_keys(cell.value) for cell in content)
         and not any(cell.secrets or cell.label or is_odd_key(cell.value) for cell in content)
     )

@@ -10,7 +10,7 @@ LONGEST_NAME = 100
 _GENERIC = re.compile(
     "gemini|google|goog|generative|generativelanguage|ai|genai|aistudio|studio|api|apikeys?|keys?|secrets?|tokens?|"
     "credentials?|auth|authorization|access|bearer|header|x|url|values?|string|export|set|setx|env|declare|const|let|var|"
-    "密钥|密鑰|金鑰|秘钥|键"
+    "密钥|密鑰|金鑰|秘钥|键|鍵"
 )
 _CALLS_IT_A_NAME = re.compile("name|label|title|alias|nickname|名称|名稱|名字")
 _IN_PLACE_OF_A_KEY = re.compile(rf"{_GENERIC.pattern}|your|my|the|an?|here|insert|paste|put|enter|replace|with|me|this")
@@ -66,6 +66,7 @@ def as_name(words: str) -> str:
         and words.isprintable()
         and any(map(str.isalpha, words))
         and not is_generic(words)
+        and not calls_it_a_name(words)
         and not _NO_NAME.search(words)
     )
     return words if is_name else ""

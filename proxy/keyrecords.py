@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from proxy.keynames import is_generic, is_placeholder, label_before, split_label
+from proxy.keynames import calls_it_a_name, is_generic, is_placeholder, label_before, split_label
 from proxy.masking import KEY_SHAPE
 
 # Nothing of a longer word; but "\nAIza…" and "key%3DAIza…" may come before it as they are written in strings and URLs.
@@ -19,6 +19,7 @@ _ODD_KEY = re.compile(r"[A-Za-z0-9._-]{20,300}")
 _NO_KEY = re.compile(r"(?=.*\d)[0-9a-fA-F._-]+|[a-z0-9_.-]+\.[a-z]{2,6}|(?:gemini|gemma|gen-lang-client)-.*")
 
 _COMMENT = re.compile(r"^\s*(?://|#|```\w*\s*$)|\s#(?!\d)|\s//\s")
+_OPENING = re.compile(r"=\s*(?:\(\s*$|(?=[\[{\"']\s*$))")  # `keys = [` goes on as `keys: [` does
 _BRACE = re.compile(r"[{}]")
 _DEEPEST = 100
 _QUOTED_OR_SEPARATOR = re.compile(r'"[^"]*"|[,;|\t]|[\[\]{}]+|[ ]{3,}')
@@ -111,7 +112,8 @@ def records(text: str) -> Iterator[list[Row]]:
 
     Such is an object without those in it, but with the label before it; a YAML block; else a single line.
     """
-    text = "\n".join(map(_without_comment, text.translate(_AS_TYPED).splitlines()))
+    lines = map(_without_comment, text.translate(_AS_TYPED).splitlines())
+    text = "\n".join(_OPENING.sub(":", line) for line in lines)
     number, position = 1, 0
     open_objects: list[list[Row]] = []
     for brace in _BRACE.finditer(text):
@@ -151,16 +153,26 @@ def _without_comment(line: str) -> str:
 
 
 def _blocks(text: str, number: int) -> Iterator[list[Row]]:
-    """Yield the lines of `text`, from this number on; those indented below `- …` or `alice:` together with it."""
+    """Yield the lines of `text`, from this number on, each with those that belong to it.
+
+    These are indented below `- …` or `alice:`, or come with a label after `Name: alice`.
+    """
     block: list[str] = []
-    has_more = False
+    may_indent = is_named = has_key = False
     for line in text.split("\n"):
-        if not (has_more and line[:1].isspace() and line.lstrip()[:1] not in ("", "-")):
+        label, _mark, _value = split_label(line)
+        is_key = bool(KEY.search(line))
+        is_name = not is_key and calls_it_a_name(label)
+        is_below = may_indent and line[:1].isspace() and line.lstrip()[:1] not in ("", "-")
+        is_after_name = is_named and bool(label) and not is_name and not (has_key and is_key)
+        if not is_below and not is_after_name:
             yield _labelled(_rows("\n".join(block), number))
             number += len(block)
             block = []
-            has_more = line.lstrip().startswith("- ") or line.rstrip().endswith(":")
+            may_indent = line.lstrip().startswith("- ") or line.rstrip().endswith(":")
+            is_named, has_key = is_name and not may_indent, False
         block.append(line)
+        has_key |= is_key
     yield _labelled(_rows("\n".join(block), number))
 
 

@@ -83,6 +83,10 @@ FORMS: list[tuple[str, list[tuple[str, str]], list[int]]] = [
     ("keys:\n  - <A>\n  - <B>", [(A, ""), (B, "")], []),
     ("- name: alice\n  key: <A>\n- key: <B>\n  name: bob", [(A, "alice"), (B, "bob")], []),
     ("alice:\n  key: <A>\n  project: p\nbob:\n  key: <B>", [(A, "alice"), (B, "bob")], []),
+    ("Name: alice\nKey: <A>\nProject: p\n\nName: bob\nKey: <B>\n<C>", [(A, "alice"), (B, "bob"), (C, "")], []),
+    ("name = alice\n\nkey = <A>\nname = <B>\nname: nobody", [(A, ""), (B, "")], [1, 5]),
+    ("[[keys]]\nname = 'alice'\nkey = '<A>'\n\n[[keys]]\nname = 'bob'\nkey = '<B>'", [(A, "alice"), (B, "bob")], []),
+    ('const keys = [\n  "<A>", // alice\n  "<B>",\n];\nKEYS=(\n<C>\n)\nK=""', [(A, ""), (B, ""), (C, "")], [8]),
     # CSV
     ('name,key,project\nalice,<A>,p1\n"Smith, Bob","<B>",p2', [(A, "alice"), (B, "Smith, Bob")], []),
     ("Project;API key;Key name\np1;<A>;alice\np2;<B>;", [(A, "alice"), (B, "")], []),
