@@ -164,7 +164,8 @@ def _blocks(text: str, number: int) -> Iterator[list[Row]]:
         is_key = bool(KEY.search(line))
         is_name = not is_key and calls_it_a_name(label)
         is_below = may_indent and line[:1].isspace() and line.lstrip()[:1] not in ("", "-")
-        is_after_name = is_named and bool(label) and not is_name and not (has_key and is_key)
+        is_other = is_name or (is_key and (has_key or not is_generic(label)))
+        is_after_name = is_named and bool(label) and not is_other
         if not is_below and not is_after_name:
             yield _labelled(_rows("\n".join(block), number))
             number += len(block)

@@ -84,6 +84,7 @@ FORMS: list[tuple[str, list[tuple[str, str]], list[int]]] = [
     ("- name: alice\n  key: <A>\n- key: <B>\n  name: bob", [(A, "alice"), (B, "bob")], []),
     ("alice:\n  key: <A>\n  project: p\nbob:\n  key: <B>", [(A, "alice"), (B, "bob")], []),
     ("Name: alice\nKey: <A>\nProject: p\n\nName: bob\nKey: <B>\n<C>", [(A, "alice"), (B, "bob"), (C, "")], []),
+    ("title: mine\nalice: <A>\nbob: <B>", [(A, "alice"), (B, "bob")], [1]),
     ("name = alice\n\nkey = <A>\nname = <B>\nname: nobody", [(A, ""), (B, "")], [1, 5]),
     ("[[keys]]\nname = 'alice'\nkey = '<A>'\n\n[[keys]]\nname = 'bob'\nkey = '<B>'", [(A, "alice"), (B, "bob")], []),
     ('const keys = [\n  "<A>", // alice\n  "<B>",\n];\nKEYS=(\n<C>\n)\nK=""', [(A, ""), (B, ""), (C, "")], [8]),
