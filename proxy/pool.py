@@ -1,8 +1,9 @@
 """Adding many keys to the pool, for the admin and the commands."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -10,6 +11,7 @@ from django.db import connection, transaction
 from proxy.models import ApiKey, Project, Quota
 
 _CHUNK = 500
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Added(NamedTuple):
@@ -20,9 +22,17 @@ class Added(NamedTuple):
 
 
 def add_keys(
-    secrets: Iterable[str], moment: datetime, *, name: str = "", project: str = "", is_enabled: bool = True
+    secrets: Iterable[str],
+    moment: datetime,
+    *,
+    name: str = "",
+    names: Mapping[str, str] = _NO_NAMES,
+    project: str = "",
+    is_enabled: bool = True,
 ) -> Added:
     """Put those of `secrets` that are new into the pool; known ones stay as they are.
+
+    names: by secret, for keys with a name of their own; all others are called `name`.
 
     Commits 500 keys at a time, and leaves the database to others for as long in between: requests go on meanwhile.
     """
@@ -35,7 +45,7 @@ def add_keys(
             fresh = _unknown(chunk)
             projects = _projects(project, len(fresh))
             ApiKey.objects.bulk_create(
-                ApiKey(secret=secret, name=name, project=its, is_enabled=is_enabled)
+                ApiKey(secret=secret, name=names.get(secret, name), project=its, is_enabled=is_enabled)
                 for secret, its in zip(fresh, projects, strict=True)
             )
             Quota.objects.settle((its.pk for its in projects), moment)

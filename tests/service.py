@@ -77,6 +77,7 @@ class Service:
         self.process: Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "key.txt").write_text("".join(f"{secret}\n" for secret in secrets))
+        (folder / "key.txt").chmod(0o600)
         # Nothing else comes along, and what is set here wins over a developer's .env.
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),

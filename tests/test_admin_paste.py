@@ -18,8 +18,8 @@ from tests.fake_gemini import FakeGemini, Fault
 
 ADD, PREVIEW = "/admin/proxy/apikey/add/", "/admin/proxy/apikey/preview/"
 ONE, TWO, THREE = fake_secret("one1"), fake_secret("two2"), "AQ.Ab8RN6" + "x_-Y" * 10
-ODD = "sk-of-another-shape"
-SENTENCE = f"this is {TWO} no key"
+ODD = "sk-of-another-shape-1"
+SENTENCE = f"this is {TWO[:30]} no key"
 PASTED = f"# mine\r\n{ONE}\r\n{TWO} # hers\r\n\r\n{SENTENCE}\r\n{THREE}\r\n{TWO}\r\n{ODD}\r\n"
 
 
@@ -59,16 +59,16 @@ def test_a_preview_says_what_each_line_is_and_writes_nothing(clerk: Client) -> N
 
     found = preview(clerk, PASTED)
 
-    assert found["told"].startswith("3 new, 1 known, 1 repeated, 1 malformed. ")
+    assert found["told"].startswith("3 would be added, 1 known, 1 repeated, 1 malformed (line 5). ")
     assert found["button"] == "Add these 3 keys"
     assert found["left_out"] == [5]
-    assert [(line.number, line.masked, line.verdict) for line in Preview.of(PASTED, "").lines] == [
+    assert [(line.number, line.label, line.verdict) for line in Preview.of(PASTED, "").lines] == [
         (2, "…one1", Verdict.KNOWN),
         (3, "…two2", Verdict.NEW),
-        (5, "… key", Verdict.MALFORMED),
+        (5, "", Verdict.MALFORMED),
         (6, f"…{THREE[-4:]}", Verdict.NEW),
         (7, "…two2", Verdict.REPEATED),
-        (8, "…hape", Verdict.ODD),
+        (8, "…pe-1", Verdict.ODD),
     ]
     assert [word for word in ("…one1", "…two2", "✕ malformed", "● new", "○ known") if word not in found["lines"]] == []
     assert ApiKey.objects.count() == 1
@@ -111,7 +111,7 @@ def test_where_all_keys_are_known_there_is_nothing_to_add(clerk: Client) -> None
 
     found = preview(clerk, ONE)
 
-    assert (found["told"], found["button"]) == ("0 new, 1 known, 0 malformed.", "")
+    assert (found["told"], found["button"]) == ("0 would be added, 1 known, 0 malformed.", "")
 
 
 def test_a_long_preview_shows_malformed_lines_before_all_others(
@@ -162,7 +162,9 @@ def test_the_page_has_what_its_script_needs(clerk: Client) -> None:
 def test_lines_that_were_shown_as_malformed_are_left_out(clerk: Client) -> None:
     page = add(clerk, PASTED, left_out=",".join(map(str, preview(clerk, PASTED)["left_out"])))
 
-    assert "4 added, 0 known, 1 malformed and left out." in page
+    assert "4 added, 0 known, 1 repeated, 1 malformed (line 5)." in page
+    assert "left out (line 5); all other keys are imported." in page
+    assert "neither like AIza… nor like AQ.…: line 8." in page
     assert set(ApiKey.objects.values_list("secret", flat=True)) == {ONE, TWO, THREE, ODD}
 
 
@@ -190,6 +192,21 @@ def test_the_log_of_the_admin_names_the_key_that_was_added(clerk: Client) -> Non
     add(clerk, ONE, name="Anna's")
 
     assert "Anna&#x27;s …one1" in clerk.get("/admin/").content.decode()
+
+
+def test_a_name_beside_a_key_is_kept_and_the_name_of_the_form_is_for_all_others(clerk: Client) -> None:
+    pasted = f'{{"Anna": "{ONE}"}}\n{TWO}'
+
+    assert [line.label for line in Preview.of(pasted, "").lines] == ["Anna …one1", "…two2"]
+    add(clerk, pasted, name="team")
+
+    assert set(ApiKey.objects.values_list("secret", "name")) == {(ONE, "Anna"), (TWO, "team")}
+
+
+def test_a_line_may_hold_a_key_twice_and_another_that_is_not_whole(clerk: Client) -> None:
+    lines = Preview.of(f"{ONE},{ONE},AIzaTooShort", "").shown
+
+    assert [line.verdict for line in lines] == [Verdict.MALFORMED, Verdict.NEW, Verdict.REPEATED]
 
 
 # Checking one key

@@ -59,7 +59,7 @@ def test_keys_are_imported_however_they_are_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_piped: bool
 ) -> None:
     content = (
-        f"\ufeff# mine\r\n\r\n {ONE} \r\n{TWO} # hers\r\n{ONE}\r\ntwo words\r\nsk-another-shape\r\n{THREE}".encode()
+        f"\ufeff# mine\r\n\r\n {ONE} \r\n{TWO} # hers\r\n{ONE}\r\n[]\r\nsk-of-another-shape-1\r\nc: {THREE}".encode()
     )
     file = tmp_path / "key.txt"
     file.write_bytes(content)
@@ -67,15 +67,52 @@ def test_keys_are_imported_however_they_are_written_down(
 
     out, err = call("importkeys", "-" if is_piped else str(file))
 
-    assert out == "4 added, 0 known, 1 repeated, 1 malformed (line 6).\n"
+    assert out == "4 added, 0 known, 1 repeated, 0 malformed.\n"
     assert "line 7" in err
-    assert set(ApiKey.objects.usable().values_list("secret", flat=True)) == {ONE, TWO, THREE, "sk-another-shape"}
+    assert set(ApiKey.objects.usable().values_list("secret", flat=True)) == {ONE, TWO, THREE, "sk-of-another-shape-1"}
     assert Quota.objects.filter(is_open=True).count() == 4
+    assert ApiKey.objects.get(name="c").secret == THREE
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_keys_are_read_from_what_windows_calls_unicode(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    (tmp_path / "key.txt").write_bytes(f"{mark}张三={ONE}\r\n{TWO}\r\n".encode(encoding))
+
+    call("importkeys", str(tmp_path / "key.txt"))
+
+    assert set(ApiKey.objects.values_list("name", "secret")) == {("张三", ONE), ("", TWO)}
+
+
+@pytest.mark.django_db
+def test_malformed_lines_are_told_by_their_numbers_and_all_other_keys_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text(f"{ONE}\nno key\n{TWO}\nAIzaTooShort\n")
+
+    with pytest.raises(CommandError) as told:
+        call("importkeys", str(tmp_path / "key.txt"))
+
+    assert str(told.value) == "What is not a complete key is left out (lines 2, 4); all other keys are imported."
+    assert set(ApiKey.objects.values_list("secret", flat=True)) == {ONE, TWO}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o604, 0o644])
+def test_a_key_file_that_others_can_read_is_told(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "my keys.txt"
+    file.write_text(f"{ONE}\n")
+    file.chmod(mode)
+
+    _, err = call("importkeys", str(file))
+
+    is_private = mode in (0o600, 0o400)
+    assert err == ("" if is_private else f"Other users of this machine can read {file}: run `chmod 600 '{file}'`.\n")
 
 
 @pytest.mark.django_db
 def test_importing_keys_twice_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\n")
+    (tmp_path / "key.txt").chmod(0o600)
     call("importkeys", str(tmp_path / "key.txt"))
     ApiKey.objects.filter(secret=ONE).disable(timezone.now())
 
@@ -87,18 +124,18 @@ def test_importing_keys_twice_is_harmless(tmp_path: Path) -> None:
 
 @pytest.mark.django_db
 def test_a_dry_run_says_what_would_happen_and_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nno key\n")
+    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\n{ONE}\n")
     add_keys([ONE], timezone.now())
 
     out, _ = call("importkeys", str(tmp_path / "key.txt"), dry_run=True)
 
-    assert out == "1 would be added, 1 known, 1 malformed (line 3).\n"
+    assert out == "1 would be added, 1 known, 1 repeated, 0 malformed.\n"
     assert ApiKey.objects.count() == 1
 
 
 @pytest.mark.django_db
 def test_a_file_without_keys_adds_none(tmp_path: Path) -> None:
-    (tmp_path / "key.txt").write_bytes(b"")
+    (tmp_path / "key.txt").touch(0o600)
 
     assert call("importkeys", str(tmp_path / "key.txt")) == ("0 added, 0 known, 0 malformed.\n", "")
 
@@ -107,15 +144,13 @@ def test_a_file_without_keys_adds_none(tmp_path: Path) -> None:
 def test_long_lists_of_bad_lines_are_cut_short(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("no key\n" * 100)
 
-    out, _ = call("importkeys", str(tmp_path / "key.txt"))
-
-    assert "100 malformed (lines 1, 2, 3," in out
-    assert out.endswith("and 80 more).\n")
+    with pytest.raises(CommandError, match=r"lines 1, 2, 3,.* 20 and 80 more\); nothing is imported"):
+        call("importkeys", str(tmp_path / "key.txt"))
 
 
 @pytest.mark.django_db
 def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
-    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nodd-shaped-key-0001\n{THREE} {THREE}\n")
+    (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nodd-shaped-key-00001\n{THREE} {THREE}\n")
 
     told = "".join(call("importkeys", str(tmp_path / "key.txt")))
 
@@ -132,10 +167,10 @@ def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
         (lambda path: None, "no file"),
         (Path.mkdir, "directory"),
         (lambda path: path.write_bytes("Grüße".encode("latin-1")), "UTF-8"),
-        (lambda path: path.write_bytes(f"{ONE}\n".encode("utf-16")), "UTF-8"),
+        (lambda path: path.write_bytes(f"{ONE}\n".encode("utf-16")[:-1]), "UTF-8"),
         (lambda path: path.symlink_to(path), "read"),
     ],
-    ids=["missing", "directory", "latin-1", "utf-16", "a link to itself"],
+    ids=["missing", "directory", "latin-1", "half of UTF-16", "a link to itself"],
 )
 def test_what_cannot_be_read_is_told_in_one_sentence(
     tmp_path: Path, name: str, make: Callable[[Path], object], words: str
@@ -617,6 +652,21 @@ def test_keys_go_in_and_usage_comes_out_of_pipes(migrated: Path, tmp_path: Path)
     assert (imported.returncode, imported.stdout, imported.stderr) == (0, "2 added, 0 known, 0 malformed.\n", "")
     assert (taken.returncode, taken.stderr) == (0, "")
     assert (exported.returncode, exported.stdout, exported.stderr) == (0, EXPORTED, "")
+
+
+def test_malformed_lines_end_an_import_with_status_1_and_good_keys_are_in_the_pool(
+    migrated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(migrated, tmp_path / "data")
+
+    done = run(tmp_path, "importkeys", "-", text=f"{ONE}\nAIzaTooShort\n{TWO}\nsome words\n")
+    again = run(tmp_path, "importkeys", "-", text=f"{ONE}\n{TWO}\n")
+
+    assert (done.returncode, done.stdout) == (1, "2 added, 0 known, 2 malformed (lines 2, 4).\n")
+    assert done.stderr == (
+        "CommandError: What is not a complete key is left out (lines 2, 4); all other keys are imported.\n"
+    )
+    assert (again.returncode, again.stdout, again.stderr) == (0, "0 added, 2 known, 0 malformed.\n", "")
 
 
 @pytest.mark.parametrize(

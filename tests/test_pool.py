@@ -36,6 +36,13 @@ def test_a_key_given_twice_is_added_once() -> None:
 
 
 @pytest.mark.django_db
+def test_a_key_with_a_name_of_its_own_has_that_one() -> None:
+    add_keys([fake_secret("one"), fake_secret("two")], NOON, name="team", names={fake_secret("two"): "hers"})
+
+    assert list(ApiKey.objects.order_by("id").values_list("name", flat=True)) == ["team", "hers"]
+
+
+@pytest.mark.django_db
 def test_nothing_is_added_where_nothing_is_given() -> None:
     assert add_keys([], NOON) == (0, 0)
 

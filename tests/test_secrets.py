@@ -285,7 +285,7 @@ def test_request_lines_with_a_token_are_masked_in_every_log(front: int, gemini: 
 
 @pytest.mark.parametrize("kind", ["page", "text"])
 @pytest.mark.parametrize("is_debug", [True, False])
-@pytest.mark.parametrize("secret", ALL, ids=["old style", "new style", "odd"])
+@pytest.mark.parametrize("secret", [OLD_STYLE, NEW_STYLE], ids=["old style", "new style"])
 def test_an_error_in_the_admin_shows_neither_key_nor_token(
     service: Ledger,
     lines: Lines,
@@ -302,7 +302,7 @@ def test_an_error_in_the_admin_shows_neither_key_nor_token(
 
     def fail(secrets: list[str], *_: object, **__: object) -> None:
         local = [*secrets, {"token": TOKEN}]
-        raise RuntimeError(f"Could not add {local if secrets != [ODD] else len(local)}")
+        raise RuntimeError(f"Could not add {local}")
 
     monkeypatch.setattr("proxy.admin.keys.add_keys", fail)
     headers = {"accept": "text/plain"} if kind == "text" else {}
@@ -345,7 +345,7 @@ def test_keys_that_are_pasted_again_or_malformed_are_not_shown_back_in_the_log(
     service: Ledger, lines: Lines, client: Client
 ) -> None:
     client.force_login(User.objects.create_superuser("somebody"))
-    for pasted in (OLD_STYLE, OLD_STYLE, f"{NEW_STYLE} {ODD}"):
+    for pasted in (OLD_STYLE, OLD_STYLE, f"{NEW_STYLE}\n{ODD}", f"{OLD_STYLE}x"):
         client.post("/admin/proxy/apikey/add/", {"secrets": pasted, "name": "", "project_name": ""})
     history = client.get(f"/admin/proxy/apikey/{ApiKey.objects.get().pk}/history/").content.decode()
 

@@ -80,6 +80,20 @@ def test_it_warns_of_the_well_known_token_and_only_of_that(tmp_path: Path, gemin
     assert own_token not in said_with_own
 
 
+def test_it_starts_with_the_keys_that_are_whole_and_tells_what_is_not(tmp_path: Path, gemini: FakeGemini) -> None:
+    with Service(tmp_path, gemini, secrets=[SECRETS[0], "AIzaTooShort", f"Anna: {SECRETS[1]}"]) as service:
+        (tmp_path / "key.txt").chmod(0o644)
+        service.start().wait_until_ready()
+        answer = service.ask()
+        output = service.output
+
+    assert answer.status_code == 200
+    assert "key.txt: 2 added, 0 known, 1 malformed (line 2)." in output
+    assert "What is not a complete key is left out (line 2); all other keys are imported." in output
+    assert f"run `chmod 600 {tmp_path}/key.txt`" in output
+    assert not [secret for secret in (*SECRETS, "TooShort") if secret in output]
+
+
 def test_it_starts_without_keys_and_says_what_to_do(tmp_path: Path, gemini: FakeGemini) -> None:
     with Service(tmp_path, gemini, secrets=()) as service:
         service.start().wait_until_ready("/healthz")

@@ -224,7 +224,8 @@ def test_what_a_command_reports_is_translated_and_the_language_is_not_left_behin
     (tmp_path / "key.txt").write_text(f"{fake_secret('one')}\nno key\n")
     (tmp_path / "usage.json").write_text("{}")
 
-    call_command("importkeys", str(tmp_path / "key.txt"))
+    with pytest.raises(CommandError, match="第 2 行"):
+        call_command("importkeys", str(tmp_path / "key.txt"))
     with pytest.raises(CommandError, match=r"不是 key_usage\.txt.缺少"):
         call_command("importusage", str(tmp_path / "usage.json"))
 

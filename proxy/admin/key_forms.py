@@ -48,7 +48,7 @@ class PastedKeys(forms.Textarea):
 
 
 class NewKeysForm(ChangeKeyForm):
-    """One key, or many: a textarea, one a line. left_out: numbers of malformed lines that the person was shown."""
+    """One key, or many, in a textarea. left_out: numbers of malformed lines that the person was shown."""
 
     secrets = forms.CharField(
         label=gettext_lazy("API keys"),
@@ -56,9 +56,10 @@ class NewKeysForm(ChangeKeyForm):
             attrs={"class": "vLargeTextField keys", "rows": 8, "spellcheck": "false", "autocomplete": "off"}
         ),
         help_text=gettext_lazy(
-            "One key a line, as Google AI Studio shows them. Lines that begin with # and keys that are here "
-            "already do no harm. A key cannot be read again later. More quota comes with more projects, not with "
-            "more keys of one: paste keys of different projects one project at a time, if you know which is which."
+            "One key a line, as Google AI Studio shows them, or as you keep them: CSV, JSON, NAME=key. A name beside "
+            "a key is kept. Lines that begin with # and keys that are here already do no harm. A key cannot be read "
+            "again later. More quota comes with more projects, not with more keys of one: paste keys of different "
+            "projects one project at a time, if you know which is which."
         ),
     )
     left_out = forms.CharField(required=False)
@@ -75,7 +76,7 @@ class NewKeysForm(ChangeKeyForm):
         if refused := [str(number) for number in lines.malformed if str(number) not in shown]:
             told = _("These lines are no keys: %(numbers)s.") % {"numbers": _(", ").join(refused)}
             self.add_error("secrets", [told, _("Nothing was added. Paste the keys again, without these lines.")])
-        elif not lines.secrets:
+        elif not lines.found:
             self.add_error("secrets", _("There is no key here."))
-        cleaned["secrets"], cleaned["malformed"] = lines.secrets, len(lines.malformed)
+        cleaned["lines"] = lines
         return cleaned

@@ -22,6 +22,8 @@ from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
 from proxy.keycheck import Verdict, check_keys
+from proxy.keyfile import KeyLines
+from proxy.keysummary import malformed_told, odd_told, summary
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from proxy.pool import add_keys
 from proxy.reports import today
@@ -152,14 +154,13 @@ class ApiKeyAdmin(KeyAdmin):
                 keys.move_to(project_name, timezone.now())
             keys.change(timezone.now(), **values)
             return
-        secrets = form.cleaned_data["secrets"]
+        lines: KeyLines = form.cleaned_data["lines"]
         project = form.cleaned_data["project_name"]
-        added = add_keys(secrets, timezone.now(), name=obj.name, project=project)
-        told = [_("%(count)d added") % {"count": added.new}, _("%(count)d known") % {"count": added.known}]
-        if malformed := form.cleaned_data["malformed"]:
-            told.append(_("%(count)d malformed and left out") % {"count": malformed})
-        self.message_user(request, _("%(told)s.") % {"told": _(", ").join(told)}, messages.SUCCESS)
-        first = ApiKey.objects.get(secret=secrets[0])
+        added = add_keys(lines.secrets, timezone.now(), name=obj.name, names=lines.names, project=project)
+        self.message_user(request, summary(lines, added.new, added.known), messages.SUCCESS)
+        for warning in filter(None, [malformed_told(lines), odd_told(lines)]):
+            self.message_user(request, warning, messages.WARNING)
+        first = ApiKey.objects.get(secret=lines.found[0].secret)
         obj.pk, obj.name, obj.secret = first.pk, first.name, first.secret  # what the admin writes its log about
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""What pasted keys are, line by line, before they are added. No secret is in what is said of them."""
+"""What pasted keys are, one by one, before they are added. No secret is in what is said of them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from proxy.keyfile import POSSIBLE_SECRET, read_lines
-from proxy.masking import KEY_SHAPE, last_four, mask_text
+from proxy.keyfile import FoundKey, KeyLines, read_keys
+from proxy.keysummary import summary
+from proxy.masking import last_four, mask_text
 from proxy.models import ApiKey
 from proxy.pool import find_known
 
@@ -33,10 +34,10 @@ class Verdict(Enum):
 
 
 class Line(NamedTuple):
-    """A pasted line that is neither blank nor a comment. number: from 1."""
+    """A key in a pasted line, or a malformed one. number: from 1. label: a key's name and last four characters."""
 
     number: int
-    masked: str
+    label: str
     verdict: Verdict
 
 
@@ -44,20 +45,22 @@ class Line(NamedTuple):
 class Preview:
     """What adding pasted keys would do."""
 
+    read: KeyLines
     lines: list[Line]
     project: str
 
     @classmethod
     def of(cls, text: str, project: str) -> Self:
-        """Look at `text`, one key a line; writes nothing. project: the name of their project, "" if not known."""
-        found = list(read_lines(text))
-        known = find_known(list({secret for _number, secret in found if POSSIBLE_SECRET.fullmatch(secret)}))
+        """Look at the keys in `text`; writes nothing. project: the name of their project, "" if not known."""
+        read = read_keys(text)
+        known = find_known(read.secrets)
         seen: set[str] = set()
-        lines = []
-        for number, secret in found:
-            lines.append(Line(number, last_four(secret), _verdict(secret, known, seen)))
-            seen.add(secret)
-        return cls(lines, project.replace("\0", "").strip())
+        lines = [Line(number, "", Verdict.MALFORMED) for number in read.malformed]
+        for key in read.found:
+            lines.append(Line(key.line, f"{key.name} {last_four(key.secret)}".strip(), _verdict(key, known, seen)))
+            seen.add(key.secret)
+        lines.sort(key=lambda line: line.number)
+        return cls(read, lines, project.replace("\0", "").strip())
 
     @property
     def count(self) -> Counter[Verdict]:
@@ -69,14 +72,14 @@ class Preview:
 
     @property
     def malformed(self) -> list[int]:
-        """The numbers of lines that are no keys."""
-        return [line.number for line in self.lines if line.verdict is Verdict.MALFORMED]
+        """The numbers of lines that should hold a key and do not."""
+        return self.read.malformed
 
     @property
     def shown(self) -> list[Line]:
         """The lines to be shown, in order: at most `MOST_LINES`, malformed ones before all others."""
         by_weight = sorted(self.lines, key=lambda line: line.verdict is not Verdict.MALFORMED)
-        return sorted(by_weight[:MOST_LINES])
+        return sorted(by_weight[:MOST_LINES], key=lambda line: line.number)
 
     @property
     def not_shown(self) -> int:
@@ -88,16 +91,10 @@ class Preview:
         return ngettext("Add this key", "Add these %(count)d keys", self.new) % {"count": self.new} if self.new else ""
 
     def told(self) -> str:
-        """Return how many lines are what, and which project the new keys go to; "" when there are none."""
+        """Return how many keys are what, and which project the new ones go to; "" when there are none."""
         if not self.lines:
             return ""
-        counts = [
-            _("%(count)d new") % {"count": self.new},
-            _("%(count)d known") % {"count": self.count[Verdict.KNOWN]},
-            *([_("%(count)d repeated") % {"count": repeated}] if (repeated := self.count[Verdict.REPEATED]) else []),
-            _("%(count)d malformed") % {"count": len(self.malformed)},
-        ]
-        told = _("%(told)s.") % {"told": _(", ").join(counts)}
+        told = summary(self.read, self.new, self.count[Verdict.KNOWN], is_done=False)
         return f"{told} {self._destination()}" if self.new else told
 
     def _destination(self) -> str:
@@ -114,11 +111,9 @@ class Preview:
         return _("They go to the project %(name)s, which has no keys yet.") % {"name": name}
 
 
-def _verdict(secret: str, known: set[str], seen: set[str]) -> Verdict:
-    if not POSSIBLE_SECRET.fullmatch(secret):
-        return Verdict.MALFORMED
-    if secret in seen:
+def _verdict(key: FoundKey, known: set[str], seen: set[str]) -> Verdict:
+    if key.secret in seen:
         return Verdict.REPEATED
-    if secret in known:
+    if key.secret in known:
         return Verdict.KNOWN
-    return Verdict.NEW if KEY_SHAPE.fullmatch(secret) else Verdict.ODD
+    return Verdict.ODD if key.is_odd else Verdict.NEW

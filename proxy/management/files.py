@@ -1,6 +1,9 @@
 """Files that commands read and write: whole or not at all, and every mistake in one clear sentence."""
 
+import codecs
 import os
+import shlex
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -10,10 +13,14 @@ from django.utils.translation import gettext as _
 
 
 def read_text(name: str) -> str:
-    """Return the text of the file `name`, or of standard input for `-`. Raises CommandError when that cannot be."""
+    """Return the text of the file `name`, or of standard input for `-`. Raises CommandError when that cannot be.
+
+    It is in UTF-8, or in UTF-16 with the mark that Windows editors write before it.
+    """
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return content.decode("utf-8-sig")
+        is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except FileNotFoundError:
         raise CommandError(_("There is no file %(name)s.") % {"name": name}) from None
     except IsADirectoryError:
@@ -24,6 +31,14 @@ def read_text(name: str) -> str:
     except OSError as exc:
         told = {"name": name, "error": exc.strerror}
         raise CommandError(_("%(name)s cannot be read: %(error)s.") % told) from None
+
+
+def readers_told(name: str) -> str:
+    """Return a warning when others may read the file `name`, which holds secrets; "" when not, or for `-`."""
+    if name == "-" or not Path(name).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return ""
+    told = {"name": name, "command": f"chmod 600 {shlex.quote(name)}"}
+    return _("Other users of this machine can read %(name)s: run `%(command)s`.") % told
 
 
 def write_private(name: str, text: str) -> None:

@@ -19,13 +19,15 @@ def test_keys_are_shown_masked_before_they_are_added(page: Page) -> None:
     put(page, f"{NEW}\nno key at all\n{KNOWN}\n{SECOND}\n")
     page.get_by_role("button", name="Save").click()
 
-    expect(page.get_by_text("2 new, 1 known, 1 malformed. They go to the project team")).to_be_visible()
+    expect(
+        page.get_by_text("2 would be added, 1 known, 1 malformed (line 2). They go to the project team")
+    ).to_be_visible()
     expect(page.get_by_role("row").nth(2)).to_contain_text("malformed")
     assert NEW not in page.content()
     assert fits(page)
 
     page.get_by_role("button", name="Add these 2 keys").click()
-    expect(page.get_by_text("2 added, 1 known, 1 malformed and left out.")).to_be_visible()
+    expect(page.get_by_text("2 added, 1 known, 1 malformed (line 2).")).to_be_visible()
 
 
 def test_nobody_adds_what_there_was_no_time_to_read(page: Page) -> None:
@@ -53,7 +55,7 @@ def test_the_preview_follows_what_is_typed(page: Page) -> None:
     expect(page.get_by_role("button", name="Save")).to_be_visible()
     field.fill(KNOWN)
     page.get_by_role("button", name="Preview").click()
-    expect(page.get_by_text("0 new, 1 known, 0 malformed.")).to_be_visible()
+    expect(page.get_by_text("0 would be added, 1 known, 0 malformed.")).to_be_visible()
 
 
 def test_a_preview_that_does_not_come_stands_in_nobodys_way(page: Page) -> None:
@@ -64,7 +66,7 @@ def test_a_preview_that_does_not_come_stands_in_nobodys_way(page: Page) -> None:
     expect(page.get_by_text("The preview did not come. Saving works without it.")).to_be_visible()
 
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("1 added, 0 known.")).to_be_visible()
+    expect(page.get_by_text("1 added, 0 known, 0 malformed.")).to_be_visible()
 
 
 def test_a_key_is_checked_from_its_page(page: Page) -> None:

@@ -4,7 +4,6 @@ import os
 import secrets
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -16,8 +15,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.keyfile import read_keys
+from proxy.keysummary import malformed_told, odd_told, summary
 from proxy.management.base import TerminalCommand
-from proxy.management.files import read_text
+from proxy.management.files import read_text, readers_told
 from proxy.models import ApiKey
 from proxy.pool import add_keys
 from proxy.reports import pool_state
@@ -30,10 +30,12 @@ class Command(TerminalCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _check_addresses()
         call_command("migrate", verbosity=0)
-        imported = _import_key_file()
+        imported, warnings = _import_key_file()
         password = _make_admin()
         for line in _welcome(imported, password):
             self.stdout.write(line)
+        for warning in warnings:
+            self.stderr.write(self.style.WARNING(warning))
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn"])  # noqa: S606  # gunicorn.conf.py says the rest
@@ -55,16 +57,15 @@ def _check_addresses() -> None:
                 ) from None
 
 
-def _import_key_file() -> str:
+def _import_key_file() -> tuple[str, list[str]]:
+    """Add the keys of KEY_FILE; return what came of it, "" without such a file, and warnings to print."""
     path = settings.BASE_DIR / settings.KEY_FILE
     if not path.is_file():
-        return ""
+        return "", []
     lines = read_keys(read_text(str(path)))
-    new, known = add_keys(lines.secrets, timezone.now())
-    told = [_("%(count)d added") % {"count": new}, _("%(count)d known") % {"count": known}]
-    if lines.malformed:
-        told.append(_("%(count)d malformed") % {"count": len(lines.malformed)})
-    return f"{Path(settings.KEY_FILE).name}: " + _(", ").join(told)
+    new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
+    about_lines = [f"{path.name}: {told}" for told in (malformed_told(lines), odd_told(lines)) if told]
+    return f"{path.name}: {summary(lines, new, known)}", [*about_lines, *filter(None, [readers_told(str(path))])]
 
 
 def _make_admin() -> str:
@@ -87,7 +88,8 @@ def _welcome(imported: str, password: str) -> list[str]:
     login = _("  name admin, password %(password)s (shown only now)") % {"password": password} if password else ""
     lines = [
         _("Gemini key manager, listening on %(address)s") % {"address": settings.BIND},
-        _("  keys       %(keys)s") % {"keys": keys + (f" ({imported})" if imported else "")},
+        _("  keys       %(keys)s") % {"keys": keys},
+        *([f"             {imported}"] if imported else []),
         _("  clients    base URL %(url)s, API key %(token)s") % {"url": url, "token": token},
         _("  OpenAI     base URL %(url)s/v1, the same key") % {"url": url},
         _("  dashboard  %(url)s/dashboard/") % {"url": url},
