@@ -24,7 +24,7 @@ def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: 
     page.get_by_label("API keys:").fill(f"# from the team\n{NEW}\n{SECOND}\n{NEW}\n")
     page.get_by_label("Google project:").fill("team")
     page.get_by_role("button", name="Add these 2 keys").click()
-    expect(page.get_by_text("2 added, 0 known.")).to_be_visible()
+    expect(page.get_by_text("2 added, 0 known, 0 malformed.")).to_be_visible()
     assert NEW not in page.content()
     assert fits(page)
 
