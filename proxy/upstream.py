@@ -38,7 +38,40 @@ _OF_PACKED_BODIES = {"content-encoding", "content-length"}
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
-Idle = deque[Http1Connection]
+
+class IdleConnections:
+    """Connections that wait for the next request; the one used last is taken first. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._connections: deque[Http1Connection] = deque()
+        self._is_closed = False
+
+    def put(self, connection: Http1Connection) -> None:
+        """Keep a connection, unless there are enough or nobody will ask for one again."""
+        if len(self._connections) >= _MOST_IDLE:
+            connection.close()
+            return
+        self._connections.append(connection)
+        if self._is_closed:  # looked at after the append: whoever closes meanwhile sees the connection, or we do
+            self.close()
+
+    def take(self) -> Http1Connection | None:
+        """Return the connection that was used last, if the other side still holds it."""
+        while True:
+            try:
+                connection = self._connections.pop()
+            except IndexError:
+                return None
+            if is_open(connection.sock) and not has_unread(connection.sock):
+                return connection
+            connection.close()
+
+    def close(self) -> None:
+        """Close all, and each that comes later."""
+        self._is_closed = True
+        with suppress(IndexError):
+            while True:
+                self._connections.pop().close()
 
 
 class UpstreamUnreachable(Exception):
@@ -82,7 +115,9 @@ class UpstreamAnswer:
     of a status of 400 and more, in clear and masked, at most 1 MiB of it; b"" for other answers.
     """
 
-    def __init__(self, status: int, headers: Headers, connection: Http1Connection, idle: Idle, secret: str) -> None:
+    def __init__(
+        self, status: int, headers: Headers, connection: Http1Connection, idle: IdleConnections, secret: str
+    ) -> None:
         self.status = status
         self.headers = handed_back(headers, secret)
         self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
@@ -158,8 +193,8 @@ class UpstreamAnswer:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._connection.is_reusable and len(self._idle) < _MOST_IDLE:
-            self._idle.append(self._connection)
+        if self._connection.is_reusable:
+            self._idle.put(self._connection)
         else:
             self._connection.close()
 
@@ -173,12 +208,11 @@ class Upstream:
         self._read_seconds = read_seconds
         self._tls = _tls_context() if self._url.scheme == "https" else None
         self._proxy = _proxy_for(self._url)
-        self._idle: Idle = deque()
+        self._idle = IdleConnections()
 
     def close(self) -> None:
         """Close the connections that wait for the next request."""
-        while self._idle:
-            self._idle.pop().close()
+        self._idle.close()
 
     def send(self, call: Call, secret: str) -> UpstreamAnswer:
         """Send `call` with `secret` as its only credential; return once its head, or all of an error, is there.
@@ -186,7 +220,7 @@ class Upstream:
         Raises UpstreamUnreachable and AnswerLost.
         """
         head = self._head_of(call, secret)
-        connection = self._take_idle() or self._connect()
+        connection = self._idle.take() or self._connect()
         try:
             connection.send(head, call.body)
             status, headers = connection.read_head(is_head_request=call.method == "HEAD")
@@ -203,17 +237,6 @@ class Upstream:
         except BaseException:
             connection.close()
             raise
-
-    def _take_idle(self) -> Http1Connection | None:
-        """Return the connection that was used last, if the other side still holds it."""
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            if is_open(connection.sock) and not has_unread(connection.sock):
-                return connection
-            connection.close()
 
     def _connect(self) -> Http1Connection:
         host, port = self._url.host or "", self._url.port or (443 if self._tls else 80)

@@ -681,7 +681,9 @@ def test_what_an_idle_connection_says_unasked_is_no_answer(raw: RawUpstream, raw
     raw.script(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", raw.KEEP)
     raw.script(OK, raw.KEEP)
     content_of(raw_upstream.send(call(), ONE))
-    [idle] = raw_upstream._idle
+    idle = raw_upstream._idle.take()
+    assert idle
+    raw_upstream._idle.put(idle)
 
     raw.go_on()
     assert is_soon(lambda: _has_news(idle.sock))
@@ -694,6 +696,16 @@ def _has_news(sock: socket.socket) -> bool:
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def test_a_connection_that_becomes_idle_after_the_end_is_closed(gemini: FakeGemini, upstream: Upstream) -> None:
+    answer = upstream.send(call(), ONE)
+    sock = answer._connection.sock
+
+    upstream.close()
+    content_of(answer)
+
+    assert sock.fileno() == -1
 
 
 def test_a_connection_that_the_upstream_closed_meanwhile_is_not_used(gemini: FakeGemini, upstream: Upstream) -> None:
