@@ -1,8 +1,10 @@
 """Files that commands read and write: whole or not at all, and every mistake in one clear sentence."""
 
 import os
+import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.management.base import CommandError
@@ -26,8 +28,11 @@ def read_text(name: str) -> str:
         raise CommandError(_("%(name)s cannot be read: %(error)s.") % told) from None
 
 
-def write_private(name: str, text: str) -> None:
-    """Write `text` to the file `name` at once and whole, readable by its owner alone. Raises CommandError."""
+def write_private(name: str, content: str | bytes, *, keep_mode: bool = False) -> None:
+    """Write `content` (text as UTF-8) to the file `name` at once and whole, readable by its owner alone.
+
+    keep_mode: a file that is there keeps its owner, and whom it lets in. Raises CommandError.
+    """
     path = Path(name).resolve()  # through a link to the file itself
     if path.is_dir():
         raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name})
@@ -35,9 +40,11 @@ def write_private(name: str, text: str) -> None:
         raise CommandError(_("%(name)s is no plain file; use - for standard output.") % {"name": name})
     try:
         # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(text)
+                if keep_mode and path.exists():
+                    _let_in_like(path, file.fileno())
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(path)
@@ -47,3 +54,10 @@ def write_private(name: str, text: str) -> None:
     except OSError as exc:
         told = {"name": name, "error": exc.strerror}
         raise CommandError(_("%(name)s cannot be written: %(error)s.") % told) from None
+
+
+def _let_in_like(path: Path, descriptor: int) -> None:
+    like = path.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
