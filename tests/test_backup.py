@@ -173,24 +173,41 @@ def test_a_backup_that_is_stopped_leaves_nothing(service: Service, number: int) 
     assert not list(folder.iterdir())
 
 
-def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(service: Service) -> None:
-    folder = service.folder / "backups"
-    folder.mkdir()
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(service: Service, command: str) -> None:
+    backup = service.folder / "backups" / "backup.sqlite3"
+    backup.parent.mkdir()
     service.execute(FILLER)
+    if command == "restore":
+        service.manage("backup", str(backup))
+        name_keys(service, "now")
     script = f"""
 import resource, signal, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, resource.RLIM_INFINITY))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sys.argv = ["manage.py", "backup", {str(folder / "backup.sqlite3")!r}]
+sys.argv = ["manage.py", {command!r}, {str(backup)!r}]
 exec(open("manage.py").read())
 """
 
     done = service.run("-c", script)
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"CommandError: {folder / 'backup.sqlite3'} cannot be written: ")
+    told = f"CommandError: {backup} cannot be {'written' if command == 'backup' else 'restored'}: "
+    assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
-    assert not list(folder.iterdir())
+    assert backup.exists() == (command == "restore")
+    assert not [*backup.parent.glob(".*"), *service.database.parent.glob(".*"), *kept(service)]
+    assert names(service.database) == ["now" if command == "restore" else ""]
+
+
+def test_of_a_damaged_database_there_is_no_backup(service: Service) -> None:
+    service.database.write_bytes(service.database.read_bytes()[:8192] + b"\xff" * 100_000)
+    backup = service.folder / "backup.sqlite3"
+
+    assert service.mistake("backup", str(backup)) == f"{service.database} is damaged."
+    service.database.write_bytes(b"x" * 10_000)
+    assert service.mistake("backup", str(backup)) == f"{service.database} is damaged."
+    assert not backup.exists()
 
 
 def test_a_place_that_cannot_be_is_told_in_one_sentence(service: Service) -> None:

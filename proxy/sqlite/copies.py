@@ -53,10 +53,12 @@ def _prefix(path: Path) -> str:
 
 
 def copy_database(database: Path, copy: Path) -> None:
-    """Copy the database as it is at this moment to a new file, readable by its owner alone. Others go on writing."""
-    with closing(
-        Database.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=30, isolation_level=None)
-    ) as source:
+    """Copy the database as it is at this moment to a new file, readable by its owner alone. Others go on writing.
+
+    Raises UnfitDatabase.
+    """
+    uri = f"{database.as_uri()}?mode=rw"
+    with _damage_told(), closing(Database.connect(uri, uri=True, timeout=30, isolation_level=None)) as source:
         # One snapshot for the whole copy: without it, each change by another process would make it begin again.
         source.execute("BEGIN")
         source.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -92,30 +94,35 @@ def look_over(copy: Path) -> Content:
     with copy.open("rb") as file:
         if file.read(16) != b"SQLite format 3\0":
             raise UnfitDatabase(_("is not an SQLite database"))
-    with closing(Database.connect(copy, isolation_level=None)) as connection:
-        try:
-            connection.execute("PRAGMA journal_mode=DELETE")
-            is_damaged = connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]
-            if is_damaged or connection.execute("PRAGMA foreign_key_check").fetchone():
-                raise UnfitDatabase(_("is damaged"))
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables >= _TABLES:
-                raise UnfitDatabase(_("is not a database of this service"))
-            applied = set(connection.execute("SELECT app, name FROM django_migrations"))
-            keys = connection.execute("SELECT COUNT(secret) FROM proxy_apikey").fetchone()[0]
-            days = connection.execute("SELECT COUNT(DISTINCT day) FROM proxy_dailyusage").fetchone()[0]
-        except Database.DatabaseError as exc:
-            if is_damage(exc):
-                raise UnfitDatabase(_("is damaged")) from None
-            if "no such column" in str(exc):
-                raise UnfitDatabase(_("is not a database of this service")) from None
-            raise
+    with _damage_told(), closing(Database.connect(copy, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        is_whole = connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+        if not is_whole or connection.execute("PRAGMA foreign_key_check").fetchone():
+            raise UnfitDatabase(_("is damaged"))
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables >= _TABLES:
+            raise UnfitDatabase(_("is not a database of this service"))
+        applied = set(connection.execute("SELECT app, name FROM django_migrations"))
+        keys = connection.execute("SELECT COUNT(secret) FROM proxy_apikey").fetchone()[0]
+        days = connection.execute("SELECT COUNT(DISTINCT day) FROM proxy_dailyusage").fetchone()[0]
     ours = set(MigrationLoader(None).disk_migrations)
     if ("proxy", "0001_pool") not in applied:
         raise UnfitDatabase(_("is not a database of this service"))
     if {app for app, _name in ours} & {app for app, _name in applied - ours}:
         raise UnfitDatabase(_("is from a newer version of this service"))
     return Content(keys, days, is_older=not ours <= applied)
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except Database.DatabaseError as exc:
+        if is_damage(exc):
+            raise UnfitDatabase(_("is damaged")) from None
+        if "no such column" in str(exc):
+            raise UnfitDatabase(_("is not a database of this service")) from None
+        raise
 
 
 def is_damage(exc: Exception) -> bool:

@@ -35,8 +35,8 @@ class Command(TerminalCommand):
                 raise FileExistsError
             with folder_beside(path) as folder:
                 copy = folder / "copy.sqlite3"
-                copy_database(database, copy)
                 try:
+                    copy_database(database, copy)
                     content = look_over(copy)
                 except UnfitDatabase as exc:
                     raise CommandError(f"{database} {exc}.") from None
