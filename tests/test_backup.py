@@ -1,5 +1,6 @@
 """Backups are made while the service runs, and come back; whatever happens, one whole database is left."""
 
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
+from proxy.sqlite.base import Database
+from proxy.sqlite.copies import copy_database, publish
 from tests.fake_gemini import FakeGemini
 from tests.service import ROOT, SECRETS, Service, eventually, running
 
@@ -130,6 +133,24 @@ def test_a_backup_made_under_load_comes_back_as_it_was(tmp_path: Path, gemini: F
         assert eventually(lambda: sum(service.answers().values()) == answers + 1)
 
 
+def test_a_backup_ends_however_often_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, copy = tmp_path / "db", tmp_path / "copy"
+    with closing(Database.connect(database, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute(FILLER)
+        written = []
+
+        def write(_: float) -> None:
+            assert len(written) < 200, "The copy begins again and again."
+            written.append(writer.execute("UPDATE filler SET i = -1 WHERE rowid = 1"))
+
+        monkeypatch.setattr("proxy.sqlite.copies.time.sleep", write)
+        copy_database(database, copy)
+
+    assert written
+    assert question(copy, "SELECT i FROM filler WHERE rowid = 1") == [(1,)]
+
+
 def test_a_backup_is_one_private_file_and_overwrites_none(service: Service) -> None:
     backup = service.folder / "my backups" / "one?mode=memory.sqlite3"
     backup.parent.mkdir()
@@ -155,6 +176,27 @@ def test_two_backups_at_once_do_not_overwrite_each_other(service: Service) -> No
 
     assert codes == [0, 1]
     assert names(Path(backup)) == [""]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_appeared_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    one, two, path = tmp_path / "one", tmp_path / "two", tmp_path / "backup"
+    one.write_text("one")
+    two.write_text("two")
+
+    publish(one, path)
+    with pytest.raises(FileExistsError):
+        publish(two, path)
+
+    assert path.read_text() == "one"
+    assert two.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -329,17 +371,19 @@ def test_a_killed_restore_leaves_one_of_both_whole(service: Service) -> None:
 )
 def test_a_damaged_database_is_replaced_and_kept(service: Service, damage: Callable[[bytes], bytes]) -> None:
     backup = service.folder / "backup.sqlite3"
+    name_keys(service, "then")
     service.manage("backup", str(backup))
-    content = damage(service.database.read_bytes())
-    service.database.write_bytes(content)
-    wal = Path(f"{service.database}-wal")
-    wal.write_bytes(b"stale")
+    leave_in_wal(service, "now")
+    service.database.write_bytes(damage(service.database.read_bytes()))
+    content = service.database.read_bytes()
 
     service.manage("restore", str(backup))
 
-    assert names(service.database) == [""]
-    assert len(kept(service)) in (1, 2)
-    assert not wal.exists() or wal.read_bytes() != b"stale"
+    assert sorted(path.name for path in service.database.parent.glob("keymanager.sqlite3-*")) == []
+    assert names(service.database) == ["then"]
+    assert kept(service)
+    if content.startswith(b"x"):  # not even SQLite's: byte by byte, with the WAL
+        assert [path.read_bytes() == content for path in kept(service)] == [True, False]
 
 
 def test_a_database_that_was_lost_is_replaced(service: Service) -> None:
