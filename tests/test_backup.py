@@ -138,7 +138,7 @@ def test_a_backup_ends_however_often_others_write(tmp_path: Path, monkeypatch: p
     with closing(Database.connect(database, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute(FILLER)
-        written = []
+        written: list[object] = []
 
         def write(_: float) -> None:
             assert len(written) < 200, "The copy begins again and again."
