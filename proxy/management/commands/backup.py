@@ -40,10 +40,10 @@ class Command(TerminalCommand):
                     content = look_over(copy)
                 except UnfitDatabase as exc:
                     raise CommandError(f"{database} {exc}.") from None
-                size = copy.stat().st_size
+                size = filesizeformat(copy.stat().st_size).replace("\xa0", " ")  # a terminal may not know that blank
                 finish_anyway()
                 publish(copy, path)
         self.stdout.write(
             _("Backed up %(content)s to %(file)s (%(size)s). It holds the keys in clear text: keep it private.")
-            % {"content": told(content), "file": file, "size": filesizeformat(size)}
+            % {"content": told(content), "file": file, "size": size}
         )

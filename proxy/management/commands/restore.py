@@ -19,7 +19,9 @@ from proxy.sqlite.replacing import replace, set_aside
 
 
 class Command(PoolCommand):
-    help = gettext_noop("Put the backup FILE in the place of the database, which is kept. The service must not run.")
+    help = gettext_noop(
+        "Replace the database with the backup FILE, and keep the old one beside it. Stop the service first."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE", help=_("what `manage.py backup` wrote"))
@@ -29,8 +31,6 @@ class Command(PoolCommand):
         try:
             with mistakes_told(file, _("%(name)s cannot be restored: %(error)s.")), nobody_serving(database):
                 content, kept = _restore(Path(file), database, timezone.now())
-                if content.is_older:
-                    call_command("migrate", verbosity=0)
         except ServiceIsRunning:
             raise CommandError(
                 _("The service is running, or another program has the database open. Stop it first, then restore.")
@@ -38,7 +38,7 @@ class Command(PoolCommand):
         except UnfitDatabase as exc:
             raise CommandError(f"{file} {exc}.") from None
         restored = _("Restored %(content)s from %(file)s.") % {"content": told(content), "file": file}
-        before = _("The database of before is %(kept)s.") % {"kept": kept}
+        before = _("The previous database is now %(kept)s.") % {"kept": kept}
         self.stdout.write(f"{restored} {before}" if kept.exists() else restored)
 
 
@@ -58,4 +58,6 @@ def _restore(file: Path, database: Path, moment: datetime) -> tuple[Content, Pat
         with set_aside(database, old):
             finish_anyway()
             replace(database, fresh=fresh, old=old, kept=kept)
+        if content.is_older:
+            call_command("migrate", verbosity=0)
     return content, kept
