@@ -9,11 +9,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from gevent import getcurrent, kill
 from gunicorn import glogging
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxy.sqlite.lock import hold_while_serving
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
+try:
+    hold_while_serving()  # here, so that the arbiter holds it too, and none of its workers ever waits for it
+except ImproperlyConfigured as exc:
+    sys.exit(str(exc))
 wsgi_app = "keymanager.wsgi:application"
 bind = [address.strip() for address in settings.BIND.split(",")]
 workers = settings.WEB_WORKERS

@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+TOKEN_IS_IN_ENVIRONMENT = "PLACEHOLDER_TOKEN" in os.environ  # which wins over .env
 env.read_env(BASE_DIR / ".env")
 os.umask(0o077)  # real keys are in the database: what we write is for our own eyes
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from subprocess import STDOUT, Popen, run
+from subprocess import STDOUT, CompletedProcess, Popen, run
 from typing import Any, NamedTuple, Self
 
 import requests
@@ -122,17 +122,33 @@ class Service:
 
     def manage(self, *arguments: str) -> str:
         """Run a command of manage.py to its end and return what it printed."""
-        command = [sys.executable, "manage.py", *arguments]
-        done = run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = self.run("manage.py", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def mistake(self, *arguments: str) -> str:
+        """Run a command of manage.py that fails, and return its one sentence."""
+        done = self.run("manage.py", *arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
+        assert done.stderr.startswith("CommandError: ")
+        assert done.stderr.count("\n") == 1
+        return done.stderr.removeprefix("CommandError: ").strip()
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """Run Python with these arguments to its end, in the service's environment."""
+        command = [sys.executable, *arguments]
+        return run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+
     def start(self, *arguments: str) -> Self:
-        """Start `manage.py` with these arguments (none: `serve`) in a process group of its own, and return at once."""
+        """Start `manage.py` with these arguments (none: `serve`) in a process group of its own, and return at once.
+
+        `gunicorn` starts that, without `manage.py`.
+        """
         assert self.process is None
         self.starts += 1
         with (self.folder / f"output-{self.starts}.txt").open("wb") as output:
-            command = [sys.executable, "manage.py", *(arguments or ("serve",))]
+            program = ["-m"] if arguments == ("gunicorn",) else ["manage.py"]
+            command = [sys.executable, *program, *(arguments or ("serve",))]
             self.process = Popen(
                 command, cwd=ROOT, env=self.environment, stdout=output, stderr=STDOUT, start_new_session=True
             )

@@ -6,6 +6,7 @@ import shlex
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.management.base import CommandError
@@ -41,8 +42,11 @@ def readers_told(name: str) -> str:
     return _("Other users of this machine can read %(name)s: run `%(command)s`.") % told
 
 
-def write_private(name: str, text: str) -> None:
-    """Write `text` to the file `name` at once and whole, readable by its owner alone. Raises CommandError."""
+def write_private(name: str, content: str | bytes, *, keep_mode: bool = False) -> None:
+    """Write `content` (text as UTF-8) to the file `name` at once and whole, readable by its owner alone.
+
+    keep_mode: a file that is there keeps its owner, and whom it lets in. Raises CommandError.
+    """
     path = Path(name).resolve()  # through a link to the file itself
     if path.is_dir():
         raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name})
@@ -50,9 +54,11 @@ def write_private(name: str, text: str) -> None:
         raise CommandError(_("%(name)s is no plain file; use - for standard output.") % {"name": name})
     try:
         # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(text)
+                if keep_mode and path.exists():
+                    _let_in_like(path, file.fileno())
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(path)
@@ -62,3 +68,10 @@ def write_private(name: str, text: str) -> None:
     except OSError as exc:
         told = {"name": name, "error": exc.strerror}
         raise CommandError(_("%(name)s cannot be written: %(error)s.") % told) from None
+
+
+def _let_in_like(path: Path, descriptor: int) -> None:
+    like = path.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))

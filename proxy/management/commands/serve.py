@@ -21,6 +21,7 @@ from proxy.management.files import read_text, readers_told
 from proxy.models import ApiKey
 from proxy.pool import add_keys
 from proxy.reports import pool_state
+from proxy.sqlite.lock import hold_while_serving
 
 
 class Command(TerminalCommand):
@@ -29,6 +30,7 @@ class Command(TerminalCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check_addresses()
+        hold_while_serving(over_exec=True)
         call_command("migrate", verbosity=0)
         imported, warnings = _import_key_file()
         password = _make_admin()
