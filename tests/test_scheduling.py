@@ -1,11 +1,10 @@
 """The scheduler against a plain model of Google's windows, whatever happens in between."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.utils import timezone
@@ -36,9 +35,8 @@ class GoogleProject:
     """A project as Google sees it: what it accepted, in a sliding minute and on a Pacific day."""
 
     limits: Limits
-    is_known: bool
+    told: dict[Window, int]  # limits that we know, each with how many requests had been sent when it was told
     accepted: list[tuple[float, int, object]] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
     rests_until: float = 0.0
     day_ends: datetime = LONG_AGO  # when the day does that was spent, also when the clock is set back
     unbooked: set[int] = field(default_factory=set)  # those accepted that no answer was booked for
@@ -73,6 +71,16 @@ def _next_midnight(wall: datetime) -> datetime:
     return datetime.combine(wall.date() + timedelta(days=1), datetime.min.time(), PACIFIC).astimezone(UTC)
 
 
+class InFlight(NamedTuple):
+    """A request that Google has decided on, and whose answer has not reached us. number: of those sent, from 0."""
+
+    ledger: Ledger
+    claim: Claim
+    project: GoogleProject
+    number: int
+    violations: dict[Window, float]
+
+
 class Simulation:
     """A pool of projects with two keys each, two processes, and Google."""
 
@@ -80,12 +88,14 @@ class Simulation:
         self.clocks = clocks
         self.ledgers = [self._ledger(), self._ledger()]
         self.google: dict[str, GoogleProject] = {}
+        self.sent = 0
+        self.in_flight: list[InFlight] = []
         Rotation.objects.begin(FLASH)
         for number, (limits, is_known) in enumerate(projects):
             name = f"project-{number}"
             secrets = [fake_secret(f"{name}-{letter}") for letter in "ab"]
             add_keys(secrets, timezone.now(), project=name)
-            self.google[name] = GoogleProject(limits, is_known)
+            self.google[name] = GoogleProject(limits, dict.fromkeys(Window, 0) if is_known else {})
             if is_known:
                 quota = Quota.objects.filter(project__name=name, model_name=FLASH)
                 quota.set_limits(timezone.now(), **dict(zip(SET_NAMES, limits, strict=True)))
@@ -95,6 +105,7 @@ class Simulation:
             ledger.close()
 
     def restart(self, process: int) -> None:
+        self.arrive()
         self.ledgers[process].close()
         self.ledgers[process] = self._ledger()
 
@@ -106,6 +117,7 @@ class Simulation:
 
         What was never booked of a day is forgotten when that day is over, and may or may not count if it comes again.
         """
+        self.arrive()
         day = datetime.now(UTC).astimezone(PACIFIC).date()
         self.clocks.set_wall(seconds)
         for project in self.google.values():
@@ -122,37 +134,53 @@ class Simulation:
             self.check_that_none_may_be_used(tokens)
             return
         project = self.google[ApiKey.objects.select_related("project").get(id=claim.key_id).project.name]
-        violations = project.violations(self.clocks, tokens)
         if fate == "never sent":
             ledger.give_back(claim)
             ledger.close()  # the other process may ask before this is written, which is no fault
-        elif violations:
-            assert not project.is_known, f"went past a known limit: {violations}"
-            self.refuse(ledger, claim, project, violations)
-        elif fate == "lost":  # the process is killed, or the answer never comes: Google has counted it
-            project.unbooked.add(len(project.accepted))
+            return
+        request = InFlight(ledger, claim, project, self.sent, project.violations(self.clocks, tokens))
+        self.sent += 1
+        for window in request.violations:
+            assert window not in project.told, f"went past a known limit: {window}"
+        if not request.violations:
             project.accept(self.clocks, tokens)
-        else:
-            project.accept(self.clocks, tokens)
-            ledger.book_answer(claim, 200)
+            if fate == "lost":  # the process is killed, or the answer never comes: Google has counted it
+                project.unbooked.add(len(project.accepted) - 1)
+                return
+        self.in_flight.append(request)
+        if fate != "in flight":
+            self.arrive(-1)
 
-    def refuse(self, ledger: Ledger, claim: Claim, project: GoogleProject, violations: dict[Window, float]) -> None:
+    def arrive(self, first: int = 0) -> None:
+        """Let the answers to those in flight come in, from this one on."""
+        for request in self.in_flight[first:]:
+            if request.violations:
+                self.refuse(request)
+            else:
+                request.ledger.book_answer(request.claim, 200)
+            request.ledger.close()
+        del self.in_flight[first:]
+
+    def refuse(self, request: InFlight) -> None:
+        project, violations = request.project, request.violations
         window = next(window for window in (Window.DAY, Window.MINUTE, Window.TOKENS) if window in violations)
         told = zip(Limits._fields, (Window.MINUTE, Window.TOKENS, Window.DAY), project.limits, strict=True)
         limits = Limits(**{name: limit for name, its_window, limit in told if its_window in violations})
-        ledger.book_refusal(claim, Refusal(window, violations[window], None, limits))
-        ledger.close()
+        request.ledger.book_refusal(request.claim, Refusal(window, violations[window], None, limits))
         for violated in violations:
-            project.refused[violated] += 1
-            assert project.refused[violated] == 1, f"refused twice for a limit that was told: {violated}"
-        if window is not Window.DAY:
-            project.rests_until = self.clocks.elapsed_ns / 1e9 + violations[window]
+            assert request.number < project.told.setdefault(violated, self.sent), f"refused again: {violated}"
+        if window is Window.DAY:
+            project.day_ends = max(project.day_ends, datetime.now(UTC) + timedelta(seconds=violations[window]))
+        else:
+            rests_until = self.clocks.elapsed_ns / 1e9 + violations[window]
+            project.rests_until = max(project.rests_until, rests_until)
 
     def check_that_none_may_be_used(self, tokens: int) -> None:
         now = self.clocks.elapsed_ns / 1e9
         for name, project in self.google.items():
             if project.rests_until <= now and project.day_ends <= datetime.now(UTC):
-                assert project.violations(self.clocks, tokens, SLACK), f"{name} rests although it has room"
+                known = project.violations(self.clocks, tokens, SLACK).keys() & project.told
+                assert known, f"{name} is not asked, although no limit of it that is known is spent"
 
     def _ledger(self) -> Ledger:
         return Ledger(PACIFIC)
@@ -178,10 +206,8 @@ LIMITS = st.builds(
 ).filter(any)
 PROJECTS = st.lists(st.tuples(LIMITS, st.booleans()), min_size=1, max_size=3)
 PROCESSES = st.integers(0, 1)
-# For unknown limits the model asks one after another, as a probe does: nothing is under way when the next one asks.
-ASKS = st.tuples(
-    st.just("ask"), PROCESSES, st.integers(1, 120), st.sampled_from(["answered"] * 6 + ["never sent", "lost"])
-)
+FATES = st.sampled_from(["answered"] * 6 + ["in flight"] * 4 + ["never sent", "lost"])
+ASKS = st.tuples(st.just("ask"), PROCESSES, st.integers(1, 120), FATES)
 TIMES = st.sampled_from([0.05, 0.1, 0.4, 1.0, 1.5, 7.0, 19.9, 30.0, 59.6, 60.0, 60.35, 75.0, 3_600.0])
 STEPS = st.sampled_from([-90_000.0, -7_200.0, -61.0, -3.0, 3.0, 61.0, 7_200.0])
 EVENTS = st.lists(
@@ -190,6 +216,7 @@ EVENTS = st.lists(
         ASKS,
         ASKS,
         st.tuples(st.just("go_on"), TIMES),
+        st.tuples(st.just("arrive"), st.integers(0, 4)),
         st.tuples(st.just("restart"), PROCESSES),
         st.tuples(st.just("set_wall"), STEPS),
     ),
@@ -206,7 +233,7 @@ OVER_MIDNIGHT = [("ask", 0, 1, "answered"), ("set_wall", -7_200.0), ("ask", 0, 1
     projects=[(Limits(requests_per_day=4), False)],
     events=[*[("ask", 0, 1, "answered")] * 5, ("go_on", 3_600.0), *OVER_MIDNIGHT],
 )
-def test_no_known_limit_is_passed_and_no_key_rests_that_may_be_used(
+def test_no_known_limit_is_passed_and_no_unknown_one_makes_a_request_wait(
     transactional_db: None, beginning: datetime, projects: list[tuple[Limits, bool]], events: list[tuple[Any, ...]]
 ) -> None:
     with simulation(beginning, projects) as simulated:
