@@ -24,7 +24,7 @@ def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: 
     page.get_by_label("API keys:").fill(f"# from the team\n{NEW}\n{SECOND}\n{NEW}\n")
     page.get_by_label("Google project:").fill("team")
     page.get_by_role("button", name="Add these 2 keys").click()
-    expect(page.get_by_text("2 added, 0 known, 0 malformed.")).to_be_visible()
+    expect(page.get_by_text("2 added, 0 known, 1 repeated, 0 malformed.")).to_be_visible()
     assert NEW not in page.content()
     assert fits(page)
 
@@ -51,7 +51,7 @@ def test_what_is_no_key_is_told_by_its_line_and_nothing_is_added(page: Page) -> 
     page.goto("/admin/proxy/apikey/add/")
     page.get_by_label("API keys:").fill(f"{NEW}\nthis is a sentence\n")
 
-    expect(page.get_by_text("1 new, 0 known, 1 malformed.")).to_be_visible()
+    expect(page.get_by_text("1 would be added, 0 known, 1 malformed (line 2).")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="malformed")).to_contain_text("2")
     page.goto("/admin/proxy/apikey/")
     expect(page.get_by_text("5 API keys", exact=True)).to_be_visible()
