@@ -4,14 +4,13 @@ The bodies this was written against are recorded in `tests/gemini_errors.py`, wi
 """
 
 import codecs
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from proxy.errorbody import dicts, error_in
 from proxy.quota import next_reset
 
 
@@ -117,12 +116,12 @@ def read_refusal(status: int, content: bytes) -> Refusal | None:
     """
     if status not in (402, 429) or _is_html(content):
         return None
-    error = _error_in(content) or {}
+    error = error_in(content)
     message = str(error.get("message", ""))
     words = message.lower()
     if status == 402 or "credits are depleted" in words or "spending cap" in words:
         return Refusal(Window.CREDITS)
-    violations = [item for detail in _details(error) for item in _dicts(detail.get("violations"))]
+    violations = [item for detail in error["details"] for item in dicts(detail.get("violations"))]
     quota_ids = " ".join(str(item.get("quotaId", "")) for item in violations)
     values = [str(item.get("quotaValue")) for item in violations if "quotaValue" in item]
     delay, model_name = _delay_in(error, message), _model_of(violations)
@@ -144,10 +143,10 @@ def project_in(content: bytes) -> str | None:
 
     Only from where Google itself puts it: elsewhere the message may quote the client.
     """
-    error = _error_in(content) or {}
+    error = error_in(content)
     consumers = [
         str(metadata.get("consumer", ""))
-        for metadata in (detail.get("metadata") for detail in _details(error))
+        for metadata in (detail.get("metadata") for detail in error["details"])
         if isinstance(metadata, dict)
     ]
     for text in [*consumers, str(error.get("message", ""))]:
@@ -183,10 +182,8 @@ def read_fault(status: int, content: bytes) -> Fault | None:
     """Return why Google will not take this key any more; None when the error is about the request or passes by."""
     if status not in (400, 401, 403):
         return None
-    error = _error_in(content)
-    if error is None:
-        return None
-    for detail in _details(error):
+    error = error_in(content)
+    for detail in error["details"]:
         reason = str(detail.get("reason", ""))
         if reason in _FAULT_BY_REASON:
             is_expired = "expired" in str(error.get("message", "")).lower()
@@ -199,8 +196,8 @@ def read_fault(status: int, content: bytes) -> Fault | None:
 
 def message_in(content: bytes) -> str:
     """Return the message of an error body, on one line, at most 300 characters; "" when there is none."""
-    error = _error_in(content)
-    return " ".join(str(error.get("message", "")).split())[:300] if error else ""
+    error = error_in(content)
+    return " ".join(str(error.get("message", "")).split())[:300]
 
 
 def _is_html(content: bytes) -> bool:
@@ -208,29 +205,9 @@ def _is_html(content: bytes) -> bool:
     return content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
-def _error_in(content: bytes) -> dict[str, Any] | None:
-    """Return the `error` object of a body, which may also come inside an array; None when it is not JSON."""
-    try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(parsed, list):
-        parsed = next(_dicts(parsed), None)
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    return error if isinstance(error, dict) else None
-
-
-def _dicts(items: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
-
-
-def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(_dicts(error.get("details")))
-
-
 def _delay_in(error: dict[str, Any], message: str) -> float | None:
     """Return Google's delay in seconds, from RetryInfo or else from the message; both may be Go-style `19h34m29.8s`."""
-    texts = [str(detail["retryDelay"]) for detail in _details(error) if "retryDelay" in detail]
+    texts = [str(detail["retryDelay"]) for detail in error["details"] if "retryDelay" in detail]
     if found := _RETRY_IN.search(message):
         texts.append(found[1])
     delays = [

@@ -1,6 +1,8 @@
 """What Google's errors say of a key. The bodies are those of `gemini_errors.py`, as recorded."""
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,6 +107,26 @@ OF_THE_REQUEST = {
 }
 
 
+def as_message(text: str) -> Any:
+    return {"error": {"message": text, "code": 429, "status": "Too Many Requests"}}
+
+
+# What gateways make of an error they got: each takes its text and returns a value of JSON.
+WRAPPINGS: dict[str, Callable[[str], Any]] = {
+    "text": lambda text: text,
+    "list of texts": lambda text: ["", text],
+    "message": as_message,
+    "message, twice": lambda text: as_message(json.dumps(as_message(text))),
+    "message in a list, as text": lambda text: json.dumps([as_message(text)]),
+    "error": lambda text: {"error": text},
+    "error in an error": lambda text: {"error": {"error": json.loads(text)["error"]}},
+    "list in an error": lambda text: {"error": [json.loads(text)["error"]]},
+    "without a name": lambda text: json.loads(text)["error"],
+    "message without an error": lambda text: {"message": json.dumps(json.loads(text)["error"])},
+    "six times as text": lambda text: functools.reduce(lambda inner, _: json.dumps(inner), range(5), text),
+}
+
+
 def content_of(reply: Reply, *, in_array: bool = False) -> bytes:
     """Return the body as bytes, the way the OpenAI endpoint sends it when `in_array`."""
     if isinstance(reply.body, bytes):
@@ -140,6 +162,46 @@ def test_a_fault_is_read(name: str, in_array: bool) -> None:
 
     assert read_fault(reply.status, content) is expected
     assert read_refusal(reply.status, content) is None
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_read_however_often_something_on_the_way_has_packed_it(name: str, wrapping: str) -> None:
+    reply, _ = REFUSALS[name]
+    content = content_of(reply)
+    packed = json.dumps(WRAPPINGS[wrapping](content.decode())).encode()
+
+    assert read_refusal(reply.status, packed) == read_refusal(reply.status, content)
+    assert message_in(packed) == message_in(content)
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_read_however_often_something_on_the_way_has_packed_it(name: str, wrapping: str) -> None:
+    reply, expected = FAULTS[name]
+    content = content_of(reply)
+    packed = json.dumps(WRAPPINGS[wrapping](content.decode())).encode()
+
+    assert read_fault(reply.status, packed) is expected
+    assert project_in(packed) == project_in(content)
+
+
+def test_details_may_be_texts_and_may_stand_beside_the_error_that_was_packed() -> None:
+    details = [json.dumps({"retryDelay": "26s"})]
+    inner = json.dumps({"error": {"message": "Quota exceeded.", "details": json.dumps(details)}})
+    info = {"reason": "API_KEY_INVALID"}
+
+    assert read_refusal(429, json.dumps(as_message(inner)).encode()) == Refusal(Window.UNKNOWN, 26)
+    assert read_fault(400, json.dumps({"error": {"message": inner, "details": [info]}}).encode()) is Fault.INVALID
+
+
+@pytest.mark.parametrize("name", OF_THE_REQUEST)
+@pytest.mark.parametrize("wrapping", ["text", "message", "error"])
+def test_an_error_that_is_not_about_the_key_costs_it_nothing_when_packed_either(name: str, wrapping: str) -> None:
+    reply = OF_THE_REQUEST[name]
+    packed = json.dumps(WRAPPINGS[wrapping](content_of(reply).decode())).encode()
+
+    assert read_fault(reply.status, packed) is None
 
 
 @pytest.mark.parametrize("in_array", [False, True])
@@ -280,6 +342,10 @@ NONSENSE = [
     b'{"error":' * 200_000,
     b'{"error":{"details":' + b"[" * 200_000,
     b'{"error":{"code":' + b"9" * 10_000 + b"}}",
+    b'{"error":{"message":"",' + b'"details":["[',
+    b'"' + b"[" * 200_000 + b'"',
+    json.dumps(functools.reduce(lambda inner, _: json.dumps(inner), range(12), "{")).encode(),
+    json.dumps({"error": {"message": "", "details": ["[" * 50_000] * 4}}).encode(),
 ]
 
 
