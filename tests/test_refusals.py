@@ -31,6 +31,10 @@ PACIFIC = ZoneInfo("America/Los_Angeles")
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California
 MIDNIGHT = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
 SECRET = fake_secret("suspended")
+OLDER_PER_MINUTE = "GenerateContentRequestsPerMinutePerProjectPerRegion"
+OLDER_WORDS = (
+    "Quota exceeded for quota metric 'A' and limit 'B' of service 'C' for consumer 'project_number:391029737820'."
+)
 PER_DAY_AND_MINUTE = [errors.Violation(errors.PER_MINUTE, 5), errors.Violation(errors.PER_DAY, 20)]
 
 REFUSALS = {
@@ -75,6 +79,36 @@ REFUSALS = {
         errors.quota_exceeded("m", *PER_DAY_AND_MINUTE, errors.Violation("OfAnotherKind", 0), delay_seconds=8),
         Refusal(Window.NONE, 8, 0, model_name="m"),
     ),
+    "older form, limit 0": (errors.older_form(OLDER_PER_MINUTE, "0"), Refusal(Window.NONE, None, 0)),
+    "older form, requests per minute": (
+        errors.older_form(OLDER_PER_MINUTE, "60"),
+        Refusal(Window.MINUTE, None, 60, Limits(60, None, None)),
+    ),
+    "older form, requests per day": (
+        errors.older_form("GenerateContentRequestsPerDayPerProject", "1500", model=FLASH),
+        Refusal(Window.DAY, None, 1500, Limits(None, None, 1500), FLASH),
+    ),
+    "older form, tokens per minute": (
+        errors.older_form("GenerateContentInputTokensPerModelPerMinute", "32000", "generate_content_input_token_count"),
+        Refusal(Window.TOKENS, None, 32_000, Limits(None, 32_000, None)),
+    ),
+    "older form, what is counted told by the metric alone": (
+        errors.older_form("defaultPerMinutePerProject", "32000", "generate_content_input_token_count"),
+        Refusal(Window.TOKENS, None, 32_000, Limits(None, 32_000, None)),
+    ),
+    "older form, in small letters": (
+        errors.older_form("generate_content_requests_per_minute", "15"),
+        Refusal(Window.MINUTE, None, 15, Limits(15, None, None)),
+    ),
+    "older form, the time told by the unit alone": (
+        errors.older_form("default", "50", quota_unit="1/d/{project}"),
+        Refusal(Window.DAY, None, 50, Limits(None, None, 50)),
+    ),
+    "without a free tier": (
+        errors.without_free_tier(errors.Violation(errors.PER_DAY, None), errors.Violation(errors.PER_MINUTE, None)),
+        Refusal(Window.NONE, 33, 0, model_name="gemini-2.5-pro"),
+    ),
+    "without a free tier, no violations": (errors.without_free_tier(), Refusal(Window.NONE, 33, 0)),
 }
 FAULTS = {
     "invalid": (errors.invalid_key(), Fault.INVALID),
@@ -316,6 +350,10 @@ def test_a_delay_that_is_not_told_is_none(message: str) -> None:
         ("Quota exceeded for metric: x, limit: 20, model: m", Window.UNKNOWN),
         ("Quota exceeded for metric: generate_requests_per_model_per_day, limit: 50", Window.DAY),
         ("Quota exceeded for metric: generate_requests_per_minute, limit: 5", Window.MINUTE),
+        ("Quota exceeded for quota metric 'A requests' and limit 'A requests per day per user' of", Window.DAY),
+        ("Quota exceeded for quota metric 'A requests' and limit 'limit per minute for a region' of", Window.MINUTE),
+        ("You sent: and limit 'x per day", Window.UNKNOWN),
+        ("Gemini 2.5 Pro does not have a free quota tier.", Window.NONE),
     ],
 )
 def test_words_tell_the_quota_when_there_are_no_details(message: str, window: Window) -> None:
@@ -342,7 +380,9 @@ NONSENSE = [
     b'{"error":' * 200_000,
     b'{"error":{"details":' + b"[" * 200_000,
     b'{"error":{"code":' + b"9" * 10_000 + b"}}",
-    b'{"error":{"message":"",' + b'"details":["[',
+    b'{"error":{"message":"","details":["[',
+    json.dumps({"error": {"message": "", "details": [{"retryDelay": "9" * 200_000}]}}).encode(),
+    json.dumps({"error": {"message": "", "details": [{"violations": [{"quotaId": "Token" * 40_000}]}]}}).encode(),
     b'"' + b"[" * 200_000 + b'"',
     json.dumps(functools.reduce(lambda inner, _: json.dumps(inner), range(12), "{")).encode(),
     json.dumps({"error": {"message": "", "details": ["[" * 50_000] * 4}}).encode(),
@@ -375,7 +415,21 @@ LEAVES = st.one_of(
     st.sampled_from(["Please retry in 99999999999999h.", "Please retry in ....s", "Please retry in 1h2h3h4ms5m"]),
 )
 FIELDS = st.sampled_from(
-    ["error", "message", "code", "status", "details", "violations", "quotaId", "quotaValue", "retryDelay", "reason"]
+    [
+        *(
+            "error",
+            "message",
+            "code",
+            "status",
+            "details",
+            "violations",
+            "quotaId",
+            "quotaValue",
+            "retryDelay",
+            "reason",
+        ),
+        *("metadata", "quota_limit", "quota_limit_value", "quota_metric", "quota_unit", "consumer"),
+    ]
 )
 BODIES = st.recursive(
     LEAVES,
@@ -525,6 +579,8 @@ def test_a_rest_lasts_as_long_whatever_zone_the_moment_is_told_in(moment: dateti
             ),
             "77012345",
         ),
+        (errors.older_form(OLDER_PER_MINUTE, "60"), "391029737820"),
+        (errors.error(429, "RESOURCE_EXHAUSTED", OLDER_WORDS), "391029737820"),
         (errors.invalid_key(), None),
         (errors.per_day_long(), None),
         (errors.html_429(), None),
