@@ -4,14 +4,13 @@ The bodies this was written against are recorded in `tests/gemini_errors.py`, wi
 """
 
 import codecs
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from proxy.errorbody import error_in, metadata_in, violations_in
 from proxy.quota import next_reset
 
 
@@ -67,20 +66,29 @@ class Refusal:
 _SHORTEST_TRUE_DELAY = 120
 _LONGEST_DELAY = 31 * 86_400  # nothing of Google's lasts longer; what says so is no number
 _MINUTE = timedelta(seconds=60)
+_LONGEST_NAME = 200  # of a quota, or of a delay; the patterns below take too long for what is endless
 _LIMIT_ZERO = re.compile(r"limit:\s*0(?!\d|\.\d)")
+_NO_FREE_QUOTA = re.compile(r"does(?:n.t| not) have a free quota tier")
+# In the name of a metric, or in the words of the older form, which names a limit of its own for each window.
+_PER_DAY = re.compile(r"per_day|^quota exceeded for quota metric '[^'\n]{0,200}' and limit '[^'\n]{0,200} per day\b")
+_PER_MINUTE = re.compile(
+    r"per_minute|^quota exceeded for quota metric '[^'\n]{0,200}' and limit '[^'\n]{0,200} per minute\b"
+)
 _RETRY_IN = re.compile(r"retry in\s+([0-9hms.]+)", re.IGNORECASE)
 _MODEL_NAME = re.compile(r"[a-z0-9][\w.-]{0,199}", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,15}")
+_TOKENS_PER_MINUTE = re.compile(r"(?<!Output)Token\w*PerMinute")
 _LIMIT_BY_QUOTA_ID = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (r"InputToken\w*PerMinute", "input_tokens_per_minute"),
+        (_TOKENS_PER_MINUTE.pattern, "input_tokens_per_minute"),
         (r"Requests\w*PerMinute", "requests_per_minute"),
         (r"Requests\w*PerDay", "requests_per_day"),
     )
 )
 _PROJECT = re.compile(
-    r"(?:Permission denied: Consumer '|Generative Language API has not been used in )?"
+    r"(?:Permission denied: Consumer '|Generative Language API has not been used in "
+    r"|Quota exceeded for quota metric '[^']*' and limit '[^']*' of service '[^']*' for consumer ')?"
     r"(?:projects/|project[ _]number:|project )([0-9]{4,20})\b"
 )
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
@@ -117,23 +125,23 @@ def read_refusal(status: int, content: bytes) -> Refusal | None:
     """
     if status not in (402, 429) or _is_html(content):
         return None
-    error = _error_in(content) or {}
+    error = error_in(content)
     message = str(error.get("message", ""))
     words = message.lower()
     if status == 402 or "credits are depleted" in words or "spending cap" in words:
         return Refusal(Window.CREDITS)
-    violations = [item for detail in _details(error) for item in _dicts(detail.get("violations"))]
-    quota_ids = " ".join(str(item.get("quotaId", "")) for item in violations)
+    violations = violations_in(error)
+    quota_ids = " ".join(map(_id_of, violations))
     values = [str(item.get("quotaValue")) for item in violations if "quotaValue" in item]
     delay, model_name = _delay_in(error, message), _model_of(violations)
-    if "0" in values or _LIMIT_ZERO.search(words):
+    if "0" in values or _LIMIT_ZERO.search(words) or (not values and _NO_FREE_QUOTA.search(words)):
         return Refusal(Window.NONE, delay, 0, model_name=model_name)
     limits = _limits_in(violations)
-    if "PerDay" in quota_ids or "Daily" in quota_ids or "per_day" in words:
+    if "PerDay" in quota_ids or "Daily" in quota_ids or _PER_DAY.search(words):
         return Refusal(Window.DAY, delay, _value_of(violations, "PerDay"), limits, model_name)
-    if limits.requests_per_minute is None and re.search(r"InputToken\w*PerMinute", quota_ids):
+    if limits.requests_per_minute is None and _TOKENS_PER_MINUTE.search(quota_ids):
         return Refusal(Window.TOKENS, delay, limits.input_tokens_per_minute, limits, model_name)
-    if "PerMinute" in quota_ids or "per_minute" in words:
+    if "PerMinute" in quota_ids or _PER_MINUTE.search(words):
         limit = limits.requests_per_minute or _value_of(violations, "PerMinute")
         return Refusal(Window.MINUTE, delay, limit, limits, model_name)
     return Refusal(Window.UNKNOWN, delay, None, limits, model_name)
@@ -144,12 +152,8 @@ def project_in(content: bytes) -> str | None:
 
     Only from where Google itself puts it: elsewhere the message may quote the client.
     """
-    error = _error_in(content) or {}
-    consumers = [
-        str(metadata.get("consumer", ""))
-        for metadata in (detail.get("metadata") for detail in _details(error))
-        if isinstance(metadata, dict)
-    ]
+    error = error_in(content)
+    consumers = [str(metadata.get("consumer", "")) for metadata in metadata_in(error)]
     for text in [*consumers, str(error.get("message", ""))]:
         if found := _PROJECT.match(text):
             return found[1]
@@ -183,10 +187,8 @@ def read_fault(status: int, content: bytes) -> Fault | None:
     """Return why Google will not take this key any more; None when the error is about the request or passes by."""
     if status not in (400, 401, 403):
         return None
-    error = _error_in(content)
-    if error is None:
-        return None
-    for detail in _details(error):
+    error = error_in(content)
+    for detail in error["details"]:
         reason = str(detail.get("reason", ""))
         if reason in _FAULT_BY_REASON:
             is_expired = "expired" in str(error.get("message", "")).lower()
@@ -199,8 +201,8 @@ def read_fault(status: int, content: bytes) -> Fault | None:
 
 def message_in(content: bytes) -> str:
     """Return the message of an error body, on one line, at most 300 characters; "" when there is none."""
-    error = _error_in(content)
-    return " ".join(str(error.get("message", "")).split())[:300] if error else ""
+    error = error_in(content)
+    return " ".join(str(error.get("message", "")).split())[:300]
 
 
 def _is_html(content: bytes) -> bool:
@@ -208,44 +210,28 @@ def _is_html(content: bytes) -> bool:
     return content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
-def _error_in(content: bytes) -> dict[str, Any] | None:
-    """Return the `error` object of a body, which may also come inside an array; None when it is not JSON."""
-    try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(parsed, list):
-        parsed = next(_dicts(parsed), None)
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    return error if isinstance(error, dict) else None
-
-
-def _dicts(items: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
-
-
-def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(_dicts(error.get("details")))
-
-
 def _delay_in(error: dict[str, Any], message: str) -> float | None:
     """Return Google's delay in seconds, from RetryInfo or else from the message; both may be Go-style `19h34m29.8s`."""
-    texts = [str(detail["retryDelay"]) for detail in _details(error) if "retryDelay" in detail]
+    texts = [str(detail["retryDelay"]) for detail in error["details"] if "retryDelay" in detail]
     if found := _RETRY_IN.search(message):
         texts.append(found[1])
     delays = [
         sum(float(number) * _SECONDS[unit] for number, unit in parts)
-        for parts in map(_DURATION_PART.findall, texts)
+        for parts in (_DURATION_PART.findall(text[:_LONGEST_NAME]) for text in texts)
         if parts
     ]
     return min(max(delays), _LONGEST_DELAY) if delays else None
+
+
+def _id_of(violation: dict[str, Any]) -> str:
+    return str(violation.get("quotaId", ""))[:_LONGEST_NAME]
 
 
 def _limits_in(violations: list[dict[str, Any]]) -> Limits:
     """Return the limits told; of several for one window the lowest, which is the one that is met."""
     known: dict[str, int] = {}
     for violation in violations:
-        quota_id, value = str(violation.get("quotaId", "")), str(violation.get("quotaValue", ""))
+        quota_id, value = _id_of(violation), str(violation.get("quotaValue", ""))
         name = next((name for pattern, name in _LIMIT_BY_QUOTA_ID if pattern.search(quota_id)), None)
         if name and _WHOLE_NUMBER.fullmatch(value):
             known[name] = min(int(value), known.get(name, int(value)))
@@ -263,6 +249,6 @@ def _model_of(violations: list[dict[str, Any]]) -> str:
 def _value_of(violations: list[dict[str, Any]], window: str) -> int | None:
     for violation in violations:
         value = str(violation.get("quotaValue", ""))
-        if window in str(violation.get("quotaId", "")) and _WHOLE_NUMBER.fullmatch(value):
+        if window in _id_of(violation) and _WHOLE_NUMBER.fullmatch(value):
             return int(value)
     return None

@@ -132,6 +132,30 @@ def bare_429() -> Reply:
     return error(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota).")
 
 
+def older_form(quota_limit: str, value: str, metric: str = "generate_content_requests", **more: str) -> Reply:
+    """Return a quota as ErrorInfo alone told it, in 2024 and 2025. Source: tech-shrimp/gemini-playground#10."""
+    message = (
+        "Quota exceeded for quota metric 'Generate Content API requests per minute' and limit 'GenerateContent request "
+        f"limit per minute for a region' of service '{_SERVICE}' for consumer 'project_number:391029737820'."
+    )
+    info = _info(
+        "RATE_LIMIT_EXCEEDED",
+        quota_location="us-west4",
+        quota_limit_value=value,
+        quota_limit=quota_limit,
+        quota_metric=f"{_SERVICE}/{metric}",
+        consumer="projects/391029737820",
+        **more,
+    )
+    return error(429, "RESOURCE_EXHAUSTED", message, info)
+
+
+def without_free_tier(*violations: Violation) -> Reply:
+    """Return a model for paying projects only, in words. Source: ai-christianson/RA.Aid#182."""
+    message = "Gemini 2.5 Pro Preview doesn't have a free quota tier. Please use Gemini 2.5 Pro Experimental instead."
+    return error(429, "RESOURCE_EXHAUSTED", message, *_quota_details("gemini-2.5-pro", violations, 33))
+
+
 def depleted() -> Reply:
     """Return S16: prepaid money is gone. Reported by many."""
     message = "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects"

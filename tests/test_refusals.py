@@ -1,6 +1,8 @@
 """What Google's errors say of a key. The bodies are those of `gemini_errors.py`, as recorded."""
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +31,10 @@ PACIFIC = ZoneInfo("America/Los_Angeles")
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California
 MIDNIGHT = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
 SECRET = fake_secret("suspended")
+OLDER_PER_MINUTE = "GenerateContentRequestsPerMinutePerProjectPerRegion"
+OLDER_WORDS = (
+    "Quota exceeded for quota metric 'A' and limit 'B' of service 'C' for consumer 'project_number:391029737820'."
+)
 PER_DAY_AND_MINUTE = [errors.Violation(errors.PER_MINUTE, 5), errors.Violation(errors.PER_DAY, 20)]
 
 REFUSALS = {
@@ -73,6 +79,36 @@ REFUSALS = {
         errors.quota_exceeded("m", *PER_DAY_AND_MINUTE, errors.Violation("OfAnotherKind", 0), delay_seconds=8),
         Refusal(Window.NONE, 8, 0, model_name="m"),
     ),
+    "older form, limit 0": (errors.older_form(OLDER_PER_MINUTE, "0"), Refusal(Window.NONE, None, 0)),
+    "older form, requests per minute": (
+        errors.older_form(OLDER_PER_MINUTE, "60"),
+        Refusal(Window.MINUTE, None, 60, Limits(60, None, None)),
+    ),
+    "older form, requests per day": (
+        errors.older_form("GenerateContentRequestsPerDayPerProject", "1500", model=FLASH),
+        Refusal(Window.DAY, None, 1500, Limits(None, None, 1500), FLASH),
+    ),
+    "older form, tokens per minute": (
+        errors.older_form("GenerateContentInputTokensPerModelPerMinute", "32000", "generate_content_input_token_count"),
+        Refusal(Window.TOKENS, None, 32_000, Limits(None, 32_000, None)),
+    ),
+    "older form, what is counted told by the metric alone": (
+        errors.older_form("defaultPerMinutePerProject", "32000", "generate_content_input_token_count"),
+        Refusal(Window.TOKENS, None, 32_000, Limits(None, 32_000, None)),
+    ),
+    "older form, in small letters": (
+        errors.older_form("generate_content_requests_per_minute", "15"),
+        Refusal(Window.MINUTE, None, 15, Limits(15, None, None)),
+    ),
+    "older form, the time told by the unit alone": (
+        errors.older_form("default", "50", quota_unit="1/d/{project}"),
+        Refusal(Window.DAY, None, 50, Limits(None, None, 50)),
+    ),
+    "without a free tier": (
+        errors.without_free_tier(errors.Violation(errors.PER_DAY, None), errors.Violation(errors.PER_MINUTE, None)),
+        Refusal(Window.NONE, 33, 0, model_name="gemini-2.5-pro"),
+    ),
+    "without a free tier, no violations": (errors.without_free_tier(), Refusal(Window.NONE, 33, 0)),
 }
 FAULTS = {
     "invalid": (errors.invalid_key(), Fault.INVALID),
@@ -102,6 +138,26 @@ OF_THE_REQUEST = {
         403, "PERMISSION_DENIED", "You do not have permission to access the File abc or it may not exist."
     ),
     "foreign cache": errors.error(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)"),
+}
+
+
+def as_message(text: str) -> Any:
+    return {"error": {"message": text, "code": 429, "status": "Too Many Requests"}}
+
+
+# What gateways make of an error they got: each takes its text and returns a value of JSON.
+WRAPPINGS: dict[str, Callable[[str], Any]] = {
+    "text": lambda text: text,
+    "list of texts": lambda text: ["", text],
+    "message": as_message,
+    "message, twice": lambda text: as_message(json.dumps(as_message(text))),
+    "message in a list, as text": lambda text: json.dumps([as_message(text)]),
+    "error": lambda text: {"error": text},
+    "error in an error": lambda text: {"error": {"error": json.loads(text)["error"]}},
+    "list in an error": lambda text: {"error": [json.loads(text)["error"]]},
+    "without a name": lambda text: json.loads(text)["error"],
+    "message without an error": lambda text: {"message": json.dumps(json.loads(text)["error"])},
+    "six times as text": lambda text: functools.reduce(lambda inner, _: json.dumps(inner), range(5), text),
 }
 
 
@@ -140,6 +196,46 @@ def test_a_fault_is_read(name: str, in_array: bool) -> None:
 
     assert read_fault(reply.status, content) is expected
     assert read_refusal(reply.status, content) is None
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_read_however_often_something_on_the_way_has_packed_it(name: str, wrapping: str) -> None:
+    reply, _ = REFUSALS[name]
+    content = content_of(reply)
+    packed = json.dumps(WRAPPINGS[wrapping](content.decode())).encode()
+
+    assert read_refusal(reply.status, packed) == read_refusal(reply.status, content)
+    assert message_in(packed) == message_in(content)
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_read_however_often_something_on_the_way_has_packed_it(name: str, wrapping: str) -> None:
+    reply, expected = FAULTS[name]
+    content = content_of(reply)
+    packed = json.dumps(WRAPPINGS[wrapping](content.decode())).encode()
+
+    assert read_fault(reply.status, packed) is expected
+    assert project_in(packed) == project_in(content)
+
+
+def test_details_may_be_texts_and_may_stand_beside_the_error_that_was_packed() -> None:
+    details = [json.dumps({"retryDelay": "26s"})]
+    inner = json.dumps({"error": {"message": "Quota exceeded.", "details": json.dumps(details)}})
+    info = {"reason": "API_KEY_INVALID"}
+
+    assert read_refusal(429, json.dumps(as_message(inner)).encode()) == Refusal(Window.UNKNOWN, 26)
+    assert read_fault(400, json.dumps({"error": {"message": inner, "details": [info]}}).encode()) is Fault.INVALID
+
+
+@pytest.mark.parametrize("name", OF_THE_REQUEST)
+@pytest.mark.parametrize("wrapping", ["text", "message", "error"])
+def test_an_error_that_is_not_about_the_key_costs_it_nothing_when_packed_either(name: str, wrapping: str) -> None:
+    reply = OF_THE_REQUEST[name]
+    packed = json.dumps(WRAPPINGS[wrapping](content_of(reply).decode())).encode()
+
+    assert read_fault(reply.status, packed) is None
 
 
 @pytest.mark.parametrize("in_array", [False, True])
@@ -254,6 +350,10 @@ def test_a_delay_that_is_not_told_is_none(message: str) -> None:
         ("Quota exceeded for metric: x, limit: 20, model: m", Window.UNKNOWN),
         ("Quota exceeded for metric: generate_requests_per_model_per_day, limit: 50", Window.DAY),
         ("Quota exceeded for metric: generate_requests_per_minute, limit: 5", Window.MINUTE),
+        ("Quota exceeded for quota metric 'A requests' and limit 'A requests per day per user' of", Window.DAY),
+        ("Quota exceeded for quota metric 'A requests' and limit 'limit per minute for a region' of", Window.MINUTE),
+        ("You sent: and limit 'x per day", Window.UNKNOWN),
+        ("Gemini 2.5 Pro does not have a free quota tier.", Window.NONE),
     ],
 )
 def test_words_tell_the_quota_when_there_are_no_details(message: str, window: Window) -> None:
@@ -280,6 +380,12 @@ NONSENSE = [
     b'{"error":' * 200_000,
     b'{"error":{"details":' + b"[" * 200_000,
     b'{"error":{"code":' + b"9" * 10_000 + b"}}",
+    b'{"error":{"message":"","details":["[',
+    json.dumps({"error": {"message": "", "details": [{"retryDelay": "9" * 200_000}]}}).encode(),
+    json.dumps({"error": {"message": "", "details": [{"violations": [{"quotaId": "Token" * 40_000}]}]}}).encode(),
+    b'"' + b"[" * 200_000 + b'"',
+    json.dumps(functools.reduce(lambda inner, _: json.dumps(inner), range(12), "{")).encode(),
+    json.dumps({"error": {"message": "", "details": ["[" * 50_000] * 4}}).encode(),
 ]
 
 
@@ -309,7 +415,21 @@ LEAVES = st.one_of(
     st.sampled_from(["Please retry in 99999999999999h.", "Please retry in ....s", "Please retry in 1h2h3h4ms5m"]),
 )
 FIELDS = st.sampled_from(
-    ["error", "message", "code", "status", "details", "violations", "quotaId", "quotaValue", "retryDelay", "reason"]
+    [
+        *(
+            "error",
+            "message",
+            "code",
+            "status",
+            "details",
+            "violations",
+            "quotaId",
+            "quotaValue",
+            "retryDelay",
+            "reason",
+        ),
+        *("metadata", "quota_limit", "quota_limit_value", "quota_metric", "quota_unit", "consumer"),
+    ]
 )
 BODIES = st.recursive(
     LEAVES,
@@ -459,6 +579,8 @@ def test_a_rest_lasts_as_long_whatever_zone_the_moment_is_told_in(moment: dateti
             ),
             "77012345",
         ),
+        (errors.older_form(OLDER_PER_MINUTE, "60"), "391029737820"),
+        (errors.error(429, "RESOURCE_EXHAUSTED", OLDER_WORDS), "391029737820"),
         (errors.invalid_key(), None),
         (errors.per_day_long(), None),
         (errors.html_429(), None),
