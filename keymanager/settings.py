@@ -173,6 +173,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "proxy.middleware.relay_first",
+    "proxy.middleware.store_nothing",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
