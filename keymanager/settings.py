@@ -154,6 +154,12 @@ DEBUG = _switch("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY", "") or _secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+HTTPS_ONLY = _switch("HTTPS_ONLY", False)
+# The same for pages, which alone go through Django's middleware; what terminates TLS in front of us says so.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS_ONLY
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # whoever looks after the process asks it directly
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
 ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
