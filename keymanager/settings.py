@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import tempfile
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "axes",
     "proxy",
 ]
 MIDDLEWARE = [
@@ -189,6 +191,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
@@ -211,6 +214,17 @@ AUTH_PASSWORD_VALIDATORS = [
 # A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
 PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
 LOGIN_URL = "admin:login"
+AUTHENTICATION_BACKENDS = ["proxy.logins.ThrottledBackend"]
+# Failed logins are counted by account and address, and by address; see proxy/logins.py.
+AXES_HANDLER = "proxy.logins.LoginFailures"
+AXES_LOCKOUT_CALLABLE = "proxy.logins.locked_out"
+AXES_CLIENT_IP_CALLABLE = "proxy.logins.address_of"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=5)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", gettext_lazy("English")), ("zh-hans", gettext_lazy("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # where makemessages puts what it finds in templates
