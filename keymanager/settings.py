@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import tempfile
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,12 @@ DEBUG = _switch("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY", "") or _secret_key()
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+HTTPS_ONLY = _switch("HTTPS_ONLY", False)
+# The same for pages, which alone go through Django's middleware; what terminates TLS in front of us says so.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS_ONLY
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # whoever looks after the process asks it directly
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
 ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -170,10 +177,12 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "axes",
     "proxy",
 ]
 MIDDLEWARE = [
     "proxy.middleware.relay_first",
+    "proxy.middleware.store_nothing",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -183,6 +192,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
@@ -205,6 +215,17 @@ AUTH_PASSWORD_VALIDATORS = [
 # A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
 PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
 LOGIN_URL = "admin:login"
+AUTHENTICATION_BACKENDS = ["proxy.logins.ThrottledBackend"]
+# Failed logins are counted by account and address, and by address; see proxy/logins.py.
+AXES_HANDLER = "proxy.logins.LoginFailures"
+AXES_LOCKOUT_CALLABLE = "proxy.logins.locked_out"
+AXES_CLIENT_IP_CALLABLE = "proxy.logins.address_of"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=5)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", gettext_lazy("English")), ("zh-hans", gettext_lazy("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # where makemessages puts what it finds in templates

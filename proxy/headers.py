@@ -39,8 +39,10 @@ _ABOUT_THE_CLIENT_SHAPE = re.compile(
 # Written anew for each exchange. Of the encodings only gzip: we count tokens on the side.
 _WRITTEN_HERE = {"accept-encoding", "content-length", "expect", "host"}
 _NOT_SENT_ON = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDENTIAL_HEADERS)
-# Alt-Svc would lead the client past us; the server in front writes Date and Server itself.
-_NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | {"alt-svc", "date", "server", "set-cookie"})
+# What tells a browser something about the host that it believes to talk to, which is ours.
+_ABOUT_THE_HOST = {"alt-svc", "clear-site-data", "service-worker-allowed", "set-cookie", "strict-transport-security"}
+# The server in front writes Date and Server itself.
+_NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | _ABOUT_THE_HOST | {"date", "server"})
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 
 

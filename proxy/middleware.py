@@ -1,4 +1,4 @@
-"""A short cut for the relay, past the middleware that only people's pages need."""
+"""A short cut for the relay, past the middleware that only people's pages need; and no page stays in a cache."""
 
 from collections.abc import Callable
 
@@ -22,5 +22,17 @@ def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
         if path in OWN_FILES or path.startswith(settings.OWN_PATHS):
             return get_response(request)
         return relay_view(request)
+
+    return middleware
+
+
+def store_nothing(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Let no browser or proxy keep what only people who are logged in may see: pages, exports, redirects, errors."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if not request.path_info.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-store"
+        return response
 
     return middleware

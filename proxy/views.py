@@ -85,6 +85,9 @@ class RelayedResponse(StreamingHttpResponse):
         for name, value in answer.headers:
             self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         self.headers["X-Accel-Buffering"] = "no"
+        # What somebody else wrote comes from the origin of our pages: a browser must not run it as one of them.
+        self.headers["X-Content-Type-Options"] = "nosniff"
+        self.headers["Content-Security-Policy"] = "sandbox"
 
     def close(self) -> None:
         """Close the body, without Django's `request_finished`.

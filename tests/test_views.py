@@ -143,7 +143,7 @@ def test_a_relayed_request_touches_no_database_in_its_own_thread(
     assert response.status_code == 200
 
 
-def test_an_answer_has_the_upstreams_headers_and_four_of_ours(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_an_answer_has_the_upstreams_headers_and_ours(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     headers = {"X-Goog-Upload-Status": "active", "Set-Cookie": "a=b", "Server-Timing": "gfet4t7; dur=12"}
     gemini.script("*", Reply(200, b"{}", headers | {"Content-Type": "text/odd"}))
@@ -160,6 +160,7 @@ def test_an_answer_has_the_upstreams_headers_and_four_of_ours(client: Client, ge
         "Content-Length": "2",
         "X-Goog-Upload-Status": "active",
         "X-Accel-Buffering": "no",
+        "Content-Security-Policy": "sandbox",
         "X-Request-Id": "mine",
         "X-Keys-Tried": "1",
         "X-Waited-Seconds": "0.000",
@@ -188,8 +189,85 @@ def test_an_answer_without_a_content_type_gets_none(
     response = ask(client)
 
     ours = {"X-Accel-Buffering", "X-Request-Id", "X-Keys-Tried", "X-Waited-Seconds"}
+    ours |= {"X-Content-Type-Options", "Content-Security-Policy"}
     assert set(response.headers) == ours | {"Content-Length"}
     assert response.headers["Content-Length"] == "2"
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/xhtml+xml", "image/svg+xml", "text/xml", ""])
+def test_what_is_relayed_cannot_run_as_a_page_of_ours(
+    client: Client, pool: Pool, raw: RawUpstream, replace_upstream: ReplaceUpstream, content_type: str
+) -> None:
+    pool("one")
+    replace_upstream(raw.url)
+    raw.script(
+        f"HTTP/1.1 404 Odd\r\nContent-Type: {content_type}\r\nContent-Length: 2\r\n"
+        "content-security-policy: sandbox allow-scripts allow-same-origin\r\nContent-Security-Policy: default-src *\r\n"
+        "x-content-type-options: none\r\nLocation: /elsewhere\r\nSet-Cookie: sessionid=theirs\r\n"
+        'Clear-Site-Data: "*"\r\nStrict-Transport-Security: max-age=1\r\nService-Worker-Allowed: /\r\n\r\nok'.encode()
+    )
+
+    response = ask(client)
+
+    assert response.status_code == 404
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Content-Security-Policy"] == "sandbox"
+    about_the_host = {"Set-Cookie", "Clear-Site-Data", "Strict-Transport-Security", "Service-Worker-Allowed"}
+    assert not about_the_host & set(response.headers)
+    assert not response.cookies
+
+
+# What caches keep
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/admin/", 200),
+        ("/admin/proxy/apikey/", 200),
+        ("/admin/jsi18n/", 200),
+        ("/admin/nothing/", 404),
+        ("/admin/proxy/dailyusage/add/", 403),
+        ("/dashboard/", 200),
+        ("/dashboard/keys/?format=csv", 200),
+        ("/dashboard/requests/?format=json", 200),
+        ("/dashboard/nothing/", 404),
+        ("/admin", 302),
+        ("/dashboard", 302),
+        ("/healthz", 200),
+    ],
+)
+def test_no_cache_keeps_a_page_or_an_export(person: Client, path: str, status: int) -> None:
+    response = person.get(path)
+
+    assert response.status_code == status
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_no_cache_keeps_the_way_to_the_login_or_a_refused_form(transactional_db: None) -> None:
+    strict = Client(enforce_csrf_checks=True)
+
+    to_login, refused = strict.get("/dashboard/"), strict.post("/admin/login/", {"username": "a", "password": "b"})
+
+    assert (to_login.status_code, refused.status_code) == (302, 403)
+    assert [response.headers["Cache-Control"] for response in (to_login, refused)] == ["no-store"] * 2
+
+
+def test_no_cache_keeps_the_page_of_an_error(person: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    person.raise_request_exception = False
+    monkeypatch.setattr("proxy.pages.page.render", lambda *_, **__: 1 / 0)
+
+    response = person.get("/dashboard/")
+
+    assert response.status_code == 500
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_caches_keep_static_files(client: Client) -> None:
+    response = client.get("/static/admin/css/base.css")
+    response.close()
+
+    assert "max-age" in response.headers["Cache-Control"]
 
 
 # Health

@@ -132,7 +132,7 @@ class ApiKeyAdmin(KeyAdmin):
             "button": preview.button,
             "left_out": preview.malformed,
         }
-        return JsonResponse(content, headers={"Cache-Control": "no-store"})
+        return JsonResponse(content)
 
     @method_decorator(require_POST)
     def check_one(self, request: HttpRequest, key_id: int) -> HttpResponse:
