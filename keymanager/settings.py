@@ -190,6 +190,7 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "proxy.page_bodies.limit_bodies",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -247,8 +248,9 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
     }
 }
-# An admin pastes many keys at once; bodies of the relay do not go through this limit but through MAX_BODY_MB.
-DATA_UPLOAD_MAX_MEMORY_SIZE = 20 * 1024 * 1024
+# What somebody who is logged in may send to a page: 100,000 keys to paste. The relay has MAX_BODY_MB instead.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+FILE_UPLOAD_HANDLERS = ["proxy.page_bodies.NoFiles"]
 
 DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
