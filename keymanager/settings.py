@@ -21,16 +21,17 @@ from csp.constants import SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy
 
+from keymanager.env_file import Choices
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
-TOKEN_IS_IN_ENVIRONMENT = "PLACEHOLDER_TOKEN" in os.environ  # which wins over .env
-env.read_env(BASE_DIR / ".env")
+env = Choices(os.environ, BASE_DIR / ".env")
+TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")  # which wins over .env
 os.umask(0o077)  # real keys are in the database: what we write is for our own eyes
 
 
 def _positive(name: str, default: float, *, zero: bool = False) -> float:
     """Return a number above 0, or 0 if that means something."""
-    text = env.str(name, str(default))
+    text = env.text(name, str(default))
     try:
         number = float(text)
     except ValueError:
@@ -50,13 +51,25 @@ def _whole(name: str, default: int) -> int:
 
 def _switch(name: str, default: bool) -> bool:
     """Return whether something is on; only words that say so are taken."""
-    text = env.str(name, "on" if default else "off").lower()
+    text = env.text(name, "on" if default else "off").lower()
     if text not in _ON | _OFF:
         raise ImproperlyConfigured(f"{name} must be on or off, not {text!r}.")
     return text in _ON
 
 
-_ON, _OFF = {"1", "on", "true", "yes"}, {"", "0", "off", "false", "no"}
+_ON, _OFF = {"1", "on", "true", "yes"}, {"0", "off", "false", "no"}
+
+
+def _token(name: str, default: str) -> str:
+    """Return a token that clients can send in a header; never the default in place of one that they cannot."""
+    token = env.text(name, default, may_be_empty=True)
+    if not token:
+        raise ImproperlyConfigured(
+            f"{name} is empty: no client could show it. Leave it out for the default, or set a long random text."
+        )
+    if not token.isprintable():
+        raise ImproperlyConfigured(f"{name} has a character that no header can carry, such as a line break or a tab.")
+    return token
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -70,7 +83,7 @@ def _zone(name: str) -> ZoneInfo:
 
 def _url(name: str, default: str) -> str:
     """Return a text that can be taken apart as a URL; `proxy.E002` says whether it is one for us."""
-    text = str(env.str(name, default))
+    text = env.text(name, default)
     try:
         urlsplit(text).port  # noqa: B018  # reading it is the check
     except ValueError as exc:
@@ -80,7 +93,7 @@ def _url(name: str, default: str) -> str:
 
 def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
     try:
-        return [ip_network(text.strip()) for text in env.str(name, default).split(",") if text.strip()]
+        return [ip_network(text) for text in env.parts(name, default, may_be_empty=True)]
     except ValueError as exc:
         raise ImproperlyConfigured(
             f"{name} must be addresses or networks like 10.0.0.0/8, with commas: {exc}."
@@ -98,7 +111,7 @@ def _folder(name: str, path: Path) -> Path:
 
 def _database(name: str, default: str) -> dict[str, Any]:
     try:
-        database: dict[str, Any] = env.db_url(name, default)
+        database: dict[str, Any] = environ.Env.db_url_config(env.text(name, default))
     except ValueError:
         database = {}
     if database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
@@ -122,7 +135,8 @@ def _secret_key() -> str:
 
 # The relay
 DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
-PLACEHOLDER_TOKEN = env.str("PLACEHOLDER_TOKEN", DEFAULT_TOKEN).strip()
+PLACEHOLDER_TOKEN = _token("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
+TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")
 UPSTREAM_URL = _url("UPSTREAM_URL", "https://generativelanguage.googleapis.com").rstrip("/")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
@@ -130,32 +144,32 @@ DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)
 MAX_BODY_MB = _positive("MAX_BODY_MB", 100)
 MAX_WAIT_SECONDS = _positive("MAX_WAIT_SECONDS", 20, zero=True)
 MAX_WAITING = _whole("MAX_WAITING", 1000)
-BARE_429 = env.str("BARE_429", "minute").lower()
+BARE_429 = env.text("BARE_429", "minute").lower()
 if BARE_429 not in ("minute", "day"):
     raise ImproperlyConfigured(f"BARE_429 must be minute or day, not {BARE_429!r}.")
 SHOW_KEY_NAMES = _switch("SHOW_KEY_NAMES", False)
 EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
 REQUEST_LOG_DAYS = _positive("REQUEST_LOG_DAYS", 7, zero=True)
-QUOTA_TIME_ZONE = env.str("QUOTA_TIME_ZONE", "America/Los_Angeles")
+QUOTA_TIME_ZONE = env.text("QUOTA_TIME_ZONE", "America/Los_Angeles")
 QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)
 
 # The service
-BIND = env.str("BIND", "0.0.0.0:5000")
+BIND = env.text("BIND", "0.0.0.0:5000")
 WEB_WORKERS = _whole("WEB_WORKERS", 2)
 GRACEFUL_SECONDS = _whole("GRACEFUL_SECONDS", 30)
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128")
-KEY_FILE = env.str("KEY_FILE", "key.txt")
-DATA_DIR = _folder("DATA_DIR", BASE_DIR / env.str("DATA_DIR", "data"))
-LOG_DIR = env.str("LOG_DIR", "logs")
-LOG_LEVEL = env.str("LOG_LEVEL", "INFO").upper()
+KEY_FILE = env.text("KEY_FILE", "key.txt", may_be_empty=True)
+DATA_DIR = _folder("DATA_DIR", BASE_DIR / env.text("DATA_DIR", "data"))
+LOG_DIR = env.text("LOG_DIR", "logs", may_be_empty=True)
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
     raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL!r}.")
 
 # Django
 DEBUG = _switch("DEBUG", False)
-SECRET_KEY = env.str("SECRET_KEY", "") or _secret_key()
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+SECRET_KEY = env.text("SECRET_KEY", "", may_be_empty=True) or _secret_key()
+ALLOWED_HOSTS = env.parts("ALLOWED_HOSTS", "*")
+CSRF_TRUSTED_ORIGINS = env.parts("CSRF_TRUSTED_ORIGINS", "")
 HTTPS_ONLY = _switch("HTTPS_ONLY", False)
 # The same for pages, which alone go through Django's middleware; what terminates TLS in front of us says so.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -231,7 +245,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", gettext_lazy("English")), ("zh-hans", gettext_lazy("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # where makemessages puts what it finds in templates
 # Pages speak the language of the browser, commands that of the terminal; the first of these that is set counts.
-_TERMINAL = next(filter(None, (env.str(name, "") for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
+_TERMINAL = next(filter(None, (env.text(name, "") for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
 TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
@@ -307,3 +321,7 @@ if LOG_DIR:
         "formatter": "masked",
     }
     _handlers.append("file")
+
+# Last, so that every name of ours is known. HTTPS_PROXY and the like may stand in `.env`, too.
+for _name, _value in env.of_others().items():
+    os.environ.setdefault(_name, _value)
