@@ -121,6 +121,22 @@ def value_in(text: str) -> str:
     return strip(_ESCAPED.sub(r"\1", value) if quotes == _DOUBLE else value)
 
 
+def setting_in(line: str) -> tuple[str, str] | None:
+    """Return the name and the value in a line without blanks around it; None when it is empty or a comment."""
+    if "\0" in line:
+        raise Unreadable("this is not UTF-8 text. Save the file as UTF-8.")
+    if not line or line[0] in "#\uff03":
+        return None
+    if prefix := _PREFIX.match(line):
+        line = line[prefix.end() :]
+    if quoted := _WHOLLY_QUOTED.fullmatch(line):  # set "NAME=value"
+        line = quoted[2]
+    setting = _SETTING.fullmatch(line)
+    if not setting:
+        raise Unreadable("this is no setting. Write it like NAME=value, or put a # in front.")
+    return setting[2], value_in(setting[3])
+
+
 def strip(text: str) -> str:
     """Return a text without blanks around it, those that nobody sees included."""
     return _BLANKS.sub("", text)
@@ -130,7 +146,7 @@ def _settings_in(content: bytes, file_name: str) -> Iterator[Setting]:
     first: dict[str, Setting] = {}
     for number, line in enumerate(_LINE_END.split(_text_of(content, file_name)), start=1):
         try:
-            found = _setting_in(strip(line))
+            found = setting_in(strip(line))
         except Unreadable as exc:
             raise Unreadable(f"{file_name}, line {number}: {exc}") from None
         if found is None:
@@ -150,22 +166,6 @@ def _text_of(content: bytes, file_name: str) -> str:
         return content.removeprefix(bom).decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
     except UnicodeDecodeError:
         raise Unreadable(f"{file_name} is damaged: it is not text. Save it as UTF-8.") from None
-
-
-def _setting_in(line: str) -> tuple[str, str] | None:
-    """Return name and value; None for an empty line or a comment."""
-    if "\0" in line:
-        raise Unreadable("this is not UTF-8 text. Save the file as UTF-8.")
-    if not line or line[0] in "#\uff03":
-        return None
-    if prefix := _PREFIX.match(line):
-        line = line[prefix.end() :]
-    if quoted := _WHOLLY_QUOTED.fullmatch(line):  # set "NAME=value"
-        line = quoted[2]
-    setting = _SETTING.fullmatch(line)
-    if not setting:
-        raise Unreadable("this is no setting. Write it like NAME=value, or put a # in front.")
-    return setting[2], value_in(setting[3])
 
 
 def _closest(name: str, known: set[str]) -> str:

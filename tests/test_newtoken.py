@@ -54,6 +54,8 @@ def test_a_file_that_was_not_there_is_private(env_file: Path) -> None:
         ("A=1\r\nPLACEHOLDER_TOKEN='o l d' # mine\r\nB=2\r\n", "A=1\r\nPLACEHOLDER_TOKEN={}\r\nB=2\r\n"),
         ("export PLACEHOLDER_TOKEN=old\n", "export PLACEHOLDER_TOKEN={}\n"),
         ("  PLACEHOLDER_TOKEN = old\n", "  PLACEHOLDER_TOKEN={}\n"),
+        ("set placeholder_token: old\n", "PLACEHOLDER_TOKEN={}\n"),
+        ("'PLACEHOLDER_TOKEN'='old'\r", "PLACEHOLDER_TOKEN={}\r"),
         ("# Note.\n# PLACEHOLDER_TOKEN=X\n# A=1\n", "# Note.\nPLACEHOLDER_TOKEN={}\n# A=1\n"),
         ("#export PLACEHOLDER_TOKEN=X\n", "export PLACEHOLDER_TOKEN={}\n"),
         ("# PLACEHOLDER_TOKEN=X\nPLACEHOLDER_TOKEN=old\n", "# PLACEHOLDER_TOKEN=X\nPLACEHOLDER_TOKEN={}\n"),

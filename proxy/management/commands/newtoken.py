@@ -11,12 +11,14 @@ from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from keymanager.env_file import setting_in, strip
 from proxy.management.base import TerminalCommand
 from proxy.management.files import write_private
 
-_LINE = r"(?m)^([ \t]*(?:export[ \t]+)?){mark}PLACEHOLDER_TOKEN[ \t]*=[^\r\n]*"
-_SET = re.compile(_LINE.format(mark=""))
-_COMMENTED = re.compile(_LINE.format(mark=r"#[ \t]*((?:export[ \t]+)?)"))
+_NAME = "PLACEHOLDER_TOKEN"
+_LINE_END = re.compile(r"(\r\n|\r|\n)")
+_EXPORT = re.compile(r"[ \t]*(?:export[ \t]+)?")
+_COMMENTED = re.compile(rf"[ \t]*#[ \t]*((?:export[ \t]+)?){_NAME}[ \t]*=.*")
 
 
 class Command(TerminalCommand):
@@ -55,13 +57,25 @@ def _with_token(content: bytes, token: str) -> bytes:
         text = content.removeprefix(bom).decode(encoding, errors)
     except UnicodeDecodeError:
         raise CommandError(_(".env is not text; save it as UTF-8.")) from None
-    line = rf"\g<1>PLACEHOLDER_TOKEN={token}"
-    # Readers differ in whether the first or the last line of a name counts.
-    text, count = _SET.subn(line, text)
-    if not count:
-        text, count = _COMMENTED.subn(line.replace(">", ">\\g<2>", 1), text, count=1)
-    if not count:
-        end = "\r\n" if "\r\n" in text else "\n"
-        begin = end if text and not text.endswith("\n") else ""
-        text += f"{begin}PLACEHOLDER_TOKEN={token}{end}"
-    return bom + text.encode(encoding, errors)
+    return bom + _with_line(text, token).encode(encoding, errors)
+
+
+def _with_line(text: str, token: str) -> str:
+    """Return the text with the token in each line that sets it, else in the first comment that would, else at the end."""
+    setting = f"{_NAME}={token}"
+    pieces = _LINE_END.split(text)  # lines, and what ends them, in turn
+    is_set = False
+    for number in range(0, len(pieces), 2):
+        found = setting_in(strip(pieces[number]))
+        if found and found[0].upper() == _NAME:
+            prefix = _EXPORT.match(pieces[number])
+            pieces[number] = (prefix[0] if prefix else "") + setting
+            is_set = True
+    for number in range(0, len(pieces), 2):
+        if not is_set and (comment := _COMMENTED.fullmatch(pieces[number])):
+            pieces[number] = comment[1] + setting
+            is_set = True
+    if not is_set:
+        end = next(iter(pieces[1::2]), "\n")
+        pieces += [setting + end] if not pieces[-1] else [end, setting + end]
+    return "".join(pieces)
