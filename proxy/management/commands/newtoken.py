@@ -61,7 +61,7 @@ def _with_token(content: bytes, token: str) -> bytes:
 
 
 def _with_line(text: str, token: str) -> str:
-    """Return the text with the token in each line that sets it, else in the first comment that would, else at the end."""
+    """Return the text with the token in each line that sets it, else in the first comment, else at its end."""
     setting = f"{_NAME}={token}"
     pieces = _LINE_END.split(text)  # lines, and what ends them, in turn
     is_set = False
