@@ -6,14 +6,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from gevent import getcurrent, kill
+from gevent import Timeout, getcurrent
 from gunicorn import glogging
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxy.client_address import is_in, read_address
+from proxy.connections import BodySocket, Connections, most_connections, raise_file_limit
 from proxy.sqlite.lock import hold_while_serving
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
@@ -26,36 +29,61 @@ bind = [address.strip() for address in settings.BIND.split(",")]
 workers = settings.WEB_WORKERS
 
 
+@lru_cache(maxsize=4096)
+def may_hold_many(text: str) -> bool:
+    """Return whether an address may hold any number of connections: this machine, and reverse proxies."""
+    address = read_address(text)
+    return address is None or address.is_loopback or is_in(address, settings.TRUSTED_PROXIES)
+
+
 class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicorn has no types, and reads this name
     """A stream costs a greenlet, not a thread. When it ends, connections that wait for their next request end too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: dict[Any, Any] = {}
+        self._connections = Connections(worker_connections, may_hold_many)
+        self._clients: dict[Any, tuple[Any, str]] = {}  # socket and address, by greenlet
+        self._known: set[Any] = set()  # sockets on which a request has come
 
     def init_signals(self) -> None:
         """Leave Ctrl-C, which a terminal sends to every process, to the arbiter: from the first moment on."""
         super().init_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        self._clients[getcurrent()] = client, addr[0] if isinstance(addr, tuple) else ""
+        try:
+            with self._connections.opened(client):
+                super().handle(listener, client, addr)
+        finally:
+            self._known.discard(client)
+            del self._clients[getcurrent()]
+
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        with super().timeout_ctx() as timeout:
-            self._idle[timeout] = getcurrent()
-            try:
-                yield
-            finally:
-                del self._idle[timeout]
+        """Wait for the head of a request: of the first one not for long, since that was what the client came for."""
+        client, address = self._clients[getcurrent()]
+        seconds = keepalive if client in self._known else settings.CLIENT_TIMEOUT_SECONDS
+        with self._connections.waiting(client, address), Timeout(seconds, False):
+            yield
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        self._known.add(sock)
+        req.unreader.sock = BodySocket(sock, settings.CLIENT_TIMEOUT_SECONDS)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            req.unreader.sock = sock
 
     def notify(self) -> None:
         """Called every second, also while the last requests are awaited."""
         super().notify()
         if not self.alive:
-            for timeout, greenlet in list(self._idle.items()):
-                kill(greenlet, exception=timeout, block=False)
+            self._connections.end_waiting()
 
 
-worker_connections = 10_000
+# Pages, streams, whatever comes: each connection needs a file or two.
+worker_connections = most_connections(raise_file_limit())
 keepalive = 75
 timeout = 60  # the arbiter's patience with a worker that shows no life; streams may last as long as they like
 graceful_timeout = settings.GRACEFUL_SECONDS + 4  # the arbiter's; workers end their requests themselves, see below

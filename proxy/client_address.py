@@ -14,11 +14,11 @@ def client_address(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) 
     meta: HttpRequest.META. X-Forwarded-For counts only when the peer is a trusted proxy, and then from its right end
     up to the first address that is not one: what stands further left was written by the client.
     """
-    address = _address(meta.get("REMOTE_ADDR", ""))
+    address = read_address(meta.get("REMOTE_ADDR", ""))
     for text in reversed(_forwarded_for(meta)):
         if address is not None and not is_in(address, trusted_proxies):
             break
-        if (before := _address(text)) is None:
+        if (before := read_address(text)) is None:
             break
         address = before
     return address
@@ -30,7 +30,7 @@ def is_from_private_network(meta: Mapping[str, Any]) -> bool:
     An address that cannot be read is not private. A Unix socket is.
     """
     peer = str(meta.get("REMOTE_ADDR", ""))
-    found = [_address(text) for text in ([peer] if peer else []) + _forwarded_for(meta)]
+    found = [read_address(text) for text in ([peer] if peer else []) + _forwarded_for(meta)]
     return all(address is not None and is_private(address) for address in found)
 
 
@@ -57,7 +57,7 @@ def _forwarded_for(meta: Mapping[str, Any]) -> list[str]:
     return [text for text in str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",") if text.strip()]
 
 
-def _address(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
     """Return the address in `text`, which may be in brackets or have a port; None when there is none."""
     text = text.strip()
     if text.startswith("["):

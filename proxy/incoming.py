@@ -157,6 +157,8 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
 def _read(stream: IO[bytes], size: int) -> bytes:
     try:
         return stream.read(size)
+    except TimeoutError as exc:
+        raise RequestRefused(408, "DEADLINE_EXCEEDED", "The body came too slowly (CLIENT_TIMEOUT_SECONDS).") from exc
     except Exception as exc:  # each server has exceptions of its own for a client that breaks off
         raise RequestRefused(400, "INVALID_ARGUMENT", "The body could not be read to its end.") from exc
 

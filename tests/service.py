@@ -58,7 +58,8 @@ def free_port() -> int:
 class Service:
     """One deployment: a folder with key file, data and logs, a port, settings; started and stopped at will.
 
-    upstream: the fake, or any URL. variables: more of the environment. As a context manager it leaves nothing running.
+    upstream: the fake, or any URL. open_files: how many the system lets a process have. variables: more of the
+    environment. As a context manager it leaves nothing running.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Service:
         *,
         secrets: Sequence[str] = SECRETS,
         token: str = TOKEN,
+        open_files: int | None = None,
         **variables: str,
     ) -> None:
         self.folder = folder
         self.port = free_port()
         self.token = token
+        self.open_files = open_files
         self.starts = 0
         self.process: Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +152,8 @@ class Service:
         with (self.folder / f"output-{self.starts}.txt").open("wb") as output:
             program = ["-m"] if arguments == ("gunicorn",) else ["manage.py"]
             command = [sys.executable, *program, *(arguments or ("serve",))]
+            if self.open_files:
+                command = ["prlimit", f"--nofile={self.open_files}:{self.open_files}", *command]
             self.process = Popen(
                 command, cwd=ROOT, env=self.environment, stdout=output, stderr=STDOUT, start_new_session=True
             )
@@ -284,10 +289,11 @@ def running(
     *,
     secrets: Sequence[str] = SECRETS,
     token: str = TOKEN,
+    open_files: int | None = None,
     **variables: str,
 ) -> Iterator[Service]:
     """Serve as `make run` does; yield the service once it is ready, and leave nothing of it running."""
-    with Service(folder, upstream, secrets=secrets, token=token, **variables) as service:
+    with Service(folder, upstream, secrets=secrets, token=token, open_files=open_files, **variables) as service:
         yield service.start().wait_until_ready()
 
 
