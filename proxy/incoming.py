@@ -5,6 +5,7 @@ import mmap
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -15,7 +16,7 @@ from django.http import HttpRequest
 
 from proxy.base_urls import base_urls, tell_once
 from proxy.errors import RequestRefused
-from proxy.gemini import Headers, Target, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
 from proxy.models import NO_MODEL
 from proxy.paths import BadPath, UnknownPath
 from proxy.tokens import estimate_input_tokens
@@ -46,11 +47,14 @@ def read_call(request: HttpRequest) -> Call:
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
     if body and size and (target.has_model_in_body or spends_quota):
-        with _bytes_of(body) as content:
+        with ExitStack() as on_failure, _bytes_of(body) as content:
+            if not isinstance(body, bytes):
+                on_failure.callback(body.close)
             if target.has_model_in_body:
-                model_name = model_in_json(content)
+                model_name = _model_in(content)
             if spends_quota:
                 input_tokens = estimate_input_tokens(content)
+            on_failure.pop_all()  # it lives as long as its Call
     return Call(
         request.method or "GET",
         target,
@@ -112,6 +116,13 @@ def _target_of(request: HttpRequest, headers: Headers) -> Target:
     return target
 
 
+def _model_in(content: bytes | mmap.mmap) -> str:
+    try:
+        return model_in_json(content)
+    except BadModelName as exc:
+        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+
+
 def _raw_uri(request: HttpRequest) -> str:
     """Return the request target as sent; servers without RAW_URI have decoded it, so it is encoded again."""
     if raw := request.META.get("RAW_URI"):
@@ -146,11 +157,12 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
             if size > most:
                 raise _too_large()
             spool.write(piece)
+            time.sleep(0)  # a fast client would have this greenlet read on and on
         _check_whole(size, expected)
         if size <= _IN_MEMORY:
             spool.seek(0)
             return spool.read(), size
-        on_failure.pop_all()  # it lives as long as its Call
+        on_failure.pop_all()
     return spool, size
 
 

@@ -194,7 +194,7 @@ def test_a_server_that_keeps_no_raw_path_has_it_encoded_again() -> None:
         ("/v1beta/interactions", b'{"agent": "deep-research"}', "deep-research"),
         ("/v1beta/models", b"", NO_MODEL),
         ("/v1beta/files", b'{"model": "wrong"}', NO_MODEL),
-        (CHAT, b'{"model": "' + b"m" * 300 + b'"}', NO_MODEL),
+        (CHAT, b'{"model": "' + b"m" * 200 + b'"}', "m" * 200),
         (f"/v1beta/models/{'m' * 300}:generateContent", b"{}", "m" * 200),
     ],
 )
@@ -206,6 +206,17 @@ def test_the_model_is_that_of_the_path_or_else_of_the_body(
 
     assert call.model_name == model_name
     assert body_of(call) == body
+
+
+@pytest.mark.parametrize(
+    "name", ['"\\ud800"', '"a\\u0000b"', '"a\\nb"', "5", "true", "{}", f'"{"m" * 201}"', f'"{"m" * 3_000_000}"']
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1beta/interactions"])
+def test_a_model_in_the_body_that_is_no_name_is_refused(path: str, name: str) -> None:
+    refusal = refusal_of(request(path, b'{"model": %s}' % name.encode()))
+
+    assert (refusal.status, refusal.code) == (400, "INVALID_ARGUMENT")
+    assert "model" in refusal.message
 
 
 def test_a_model_at_the_end_of_a_large_body_is_found() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.tokens import TokenMeter, Tokens
+from proxy.slices import SLICE_BYTES
+from proxy.tokens import TokenMeter, Tokens, estimate_input_tokens
 
 FINAL = {"promptTokenCount": 35, "candidatesTokenCount": 12, "thoughtsTokenCount": 62, "totalTokenCount": 109}
 EXPECTED = Tokens(35, 12, 62, 0)
@@ -224,3 +225,16 @@ def test_what_was_read_before_the_damage_counts() -> None:
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br"])
 def test_an_encoding_that_cannot_be_read_counts_nothing(encoding: str) -> None:
     assert read([ANSWERS["single"]], encoding) == Tokens()
+
+
+@given(
+    before=st.integers(SLICE_BYTES - 1200, SLICE_BYTES + 10),
+    blobs=st.lists(st.integers(1024, 3 * SLICE_BYTES), max_size=4),
+    name=st.sampled_from(["data", "url"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_each_blob_of_a_request_counts_once_wherever_the_body_is_cut(before: int, blobs: list[int], name: str) -> None:
+    body = f'{{"text":"{"x" * before}",' + ",".join(f'"{name}": "{"A" * size}"' for size in blobs) + "}"
+    counted = sum(size + len(f'"{name}": "') for size in blobs)
+
+    assert estimate_input_tokens(body.encode()) == (len(body) - counted) // 4 + 1000 * len(blobs)
