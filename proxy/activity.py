@@ -14,7 +14,7 @@ from django.db.models import Model, QuerySet
 
 from proxy.masking import mask_text
 
-MOST_TOLD = 5  # that are told of many rows
+MOST_TOLD = 5  # labels in an entry
 _LONGEST = 200  # of LogEntry.object_repr
 
 

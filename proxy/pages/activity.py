@@ -49,7 +49,7 @@ def _table(entries: Sequence["LogEntry"], filters: Filters) -> Table:
     columns = [
         Column("time", _("Time"), "second"),
         Column("who", _("Who")),
-        Column("what", _("What"), "words"),
+        Column("what", _("Action"), "words"),
         Column("kind", _("Kind")),
         Column("on_which", _("On which"), "words"),
     ]
