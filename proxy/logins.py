@@ -17,14 +17,12 @@ from axes.backends import AxesStandaloneBackend
 from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
 from django.conf import settings
-from django.contrib.admin import site
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.utils.crypto import salted_hmac
 from django.utils.timezone import now
 from django.utils.translation import gettext, ngettext
@@ -43,15 +41,15 @@ class ThrottledBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[mis
     """Django's own backend behind the lock. Without a request, as in a shell, nobody is locked."""
 
     def authenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+        self, request: Any, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> Any:
-        if request is not None:
-            super().authenticate(request, username, password, **kwargs)  # raises PermissionDenied when locked
+        if request is None:
+            return ModelBackend.authenticate(self, request, username, password, **kwargs)
         if not _places.acquire(blocking=False):
-            if request is not None:
-                request.axes_locked_out = True  # type: ignore[attr-defined]  # what the middleware looks at
+            request.axes_locked_out = request.is_crowded_out = True
             raise PermissionDenied
         try:
+            super().authenticate(request, username, password, **kwargs)  # raises PermissionDenied when locked
             return ModelBackend.authenticate(self, request, username, password, **kwargs)
         finally:
             _places.release()
@@ -110,24 +108,23 @@ def address_of(request: HttpRequest) -> str | None:
     return str(address) if address else None
 
 
-def locked_out(
-    request: HttpRequest, _response: HttpResponse | None, credentials: dict[str, Any] | None
-) -> HttpResponse:
-    """Return the page for those who have to wait, with 429 and Retry-After."""
-    until = locked_until(request, credentials or {"username": request.POST.get("username")})
-    seconds = max(math.ceil((until - now()).total_seconds()), 1) if until else 60
+def locked_out(request: Any, _: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
+    """Return the page for those who have to wait, with 429 and Retry-After. It costs little, since many may ask."""
+    if hasattr(request, "is_crowded_out"):
+        return _refused(gettext("Too many logins at once. Try again in a minute."), 60)
+    until = locked_until(request, credentials or {"username": request.POST.get("username")}) or now()
+    seconds = max(math.ceil((until - now()).total_seconds()), 1)
     minutes = math.ceil(seconds / 60)
-    told = gettext("Too many logins at once. Try again in a minute.")
-    if until:
-        told = ngettext(
-            "Too many failed logins. Try again in %(count)d minute.",
-            "Too many failed logins. Try again in %(count)d minutes.",
-            minutes,
-        ) % {"count": minutes}
-    page = {**site.each_context(request), "title": told}
-    response = render(request, "proxy/locked_out.html", page, status=429)
-    response.headers["Retry-After"] = str(seconds)
-    return response
+    told = ngettext(
+        "Too many failed logins. Try again in %(count)d minute.",
+        "Too many failed logins. Try again in %(count)d minutes.",
+        minutes,
+    )
+    return _refused(told % {"count": minutes}, seconds)
+
+
+def _refused(told: str, seconds: int) -> HttpResponse:
+    return HttpResponse(f"{told}\n", "text/plain; charset=utf-8", status=429, headers={"Retry-After": str(seconds)})
 
 
 def _last_of(limit: int, failures: Iterable[tuple[int, datetime]]) -> datetime | None:

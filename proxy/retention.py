@@ -5,6 +5,7 @@ Bit by bit, in the ledger's transactions.
 
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from django.contrib.admin.models import LogEntry
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
@@ -14,9 +15,16 @@ from proxy.sums import addition_to, identity_of, numbers_of
 from proxy.windows import adapt
 
 HOURS_DAYS = 35
+ACTIVITY_DAYS = 365  # of what people did
 FIRST_BYTE_HOURS_DAYS = 3  # there are many of them
 _LOG = LoggedRequest._meta.db_table
 _DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 500)"
+
+_ACTIVITY = LogEntry._meta.db_table
+# Nothing orders them by time but their ids: only the oldest are looked at.
+_DELETE_ACTIVITY = (
+    f"DELETE FROM {_ACTIVITY} WHERE id IN (SELECT id FROM {_ACTIVITY} ORDER BY id LIMIT 20) AND action_time < %s"
+)
 
 
 def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo) -> None:
@@ -25,6 +33,7 @@ def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo
     zone: of quota days. What keys did on a day is in DailyUsage already.
     """
     cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
+    cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
     for hours, days, kept in (
         (ModelHour, ModelDay, HOURS_DAYS),
         (FirstByte, FirstByteDay, FIRST_BYTE_HOURS_DAYS),

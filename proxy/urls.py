@@ -4,6 +4,7 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from proxy import views
+from proxy.pages.activity import activity
 from proxy.pages.exhaustion import exhaustion
 from proxy.pages.health import health
 from proxy.pages.key import key
@@ -20,6 +21,7 @@ urlpatterns = [
     path("dashboard/exhaustion/", exhaustion, name="exhaustion"),
     path("dashboard/models/", models, name="models"),
     path("dashboard/requests/", requests, name="requests"),
+    path("dashboard/activity/", activity, name="activity"),
     path("dashboard/health/", health, name="health"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),

@@ -149,7 +149,7 @@ def test_each_page_can_be_looked_at() -> None:
     client.force_login(User.objects.create_superuser("somebody"))
     key = ApiKey.objects.bad()[0]
 
-    names = ("overview", "keys", "exhaustion", "models", "requests", "health")
+    names = ("overview", "keys", "exhaustion", "models", "requests", "activity", "health")
     paths = [*(reverse(f"proxy:{name}") for name in names), reverse("proxy:key", args=[key.pk])]
     for path in paths:
         for query in ("", "?range=28d", f"?key={key.pk}", "?format=json"):

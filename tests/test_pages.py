@@ -261,7 +261,7 @@ def test_filters_go_along_from_page_to_page(person: Client, pool: Pool) -> None:
     [key] = pool("one", project="p1")
     page = shown(person, f"/dashboard/?range=28d&model={FLASH}&project={key.project_id}")
     kept = f"?range=28d&amp;model={FLASH}&amp;project={key.project_id}"
-    for name in ("keys", "exhaustion", "models", "requests"):
+    for name in ("keys", "exhaustion", "models", "requests", "activity"):
         assert f"/dashboard/{name}/{kept}" in page
     assert f'href="?range=28d&amp;model={FLASH}"' in page  # without the project
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
@@ -94,6 +95,7 @@ def test_who_may_change_may_use_every_action(model: Any, action: str) -> None:
     response = post_action(staff("view", "change"), model, action)
 
     assert [str(message.level_tag) for message in response.context["messages"]] == ["success"]
+    assert LogEntry.objects.get().user.get_username() == "view-change"
 
 
 @pytest.mark.parametrize("name", sorted(set(views_of_dashboard())))
@@ -114,8 +116,9 @@ def test_no_page_of_the_dashboard_takes_a_post_of_those_who_may_only_look(
 def test_who_may_change_may_use_every_action_of_the_dashboard() -> None:
     client = staff("view", "change")
 
-    for action in DASHBOARD_POSTS["proxy:keys"]:
+    for number, action in enumerate(DASHBOARD_POSTS["proxy:keys"]):
         posted = {"action": action, "chosen": [ApiKey.objects.get().pk], "project_name": "p"}
         assert client.post(reverse("proxy:keys"), posted).status_code == 302
+        assert LogEntry.objects.count() == number + 1
 
     assert ApiKey.objects.get().project.name == "p"

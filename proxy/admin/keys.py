@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import ADDITION, DELETION
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -14,10 +15,11 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
+from proxy.activity import MOST_TOLD, note
 from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
@@ -140,6 +142,7 @@ class ApiKeyAdmin(KeyAdmin):
         key = get_object_or_404(ApiKey.objects.present(), pk=key_id)
         if not self.has_change_permission(request, key):
             raise PermissionDenied
+        note(request.user, gettext_noop("Checked with Google"), [key])
         for _key, verdict, reason in check_keys([key], timezone.now()):
             told = _(", ").join(filter(None, [verdict.label, reason.rstrip(".")]))
             self.message_user(request, _("Checked with Google: %(told)s.") % {"told": told}, _LEVELS[verdict])
@@ -160,8 +163,16 @@ class ApiKeyAdmin(KeyAdmin):
         self.message_user(request, summary(lines, added.new, added.known), messages.SUCCESS)
         for warning in filter(None, [malformed_told(lines), odd_told(lines)]):
             self.message_user(request, warning, messages.WARNING)
-        first = ApiKey.objects.get(secret=lines.found[0].secret)
-        obj.pk, obj.name, obj.secret = first.pk, first.name, first.secret  # what the admin writes its log about
+        first = ApiKey.objects.filter(secret__in=lines.secrets[:MOST_TOLD]).order_by("id")
+        note(request.user, gettext_noop("Added"), first if added.new else [], flag=ADDITION, count=added.new)
+        obj.pk = first[0].pk  # what the admin asks for afterwards
+
+    def log_addition(self, request: HttpRequest, obj: ApiKey, message: Any) -> Any:
+        """Write nothing: there is one entry for all keys already."""
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        """Write one entry for all keys, while they still have a label."""
+        note(request.user, gettext_noop("Deleted"), queryset, flag=DELETION)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
         return redirect("admin:proxy_apikey_changelist")
@@ -185,19 +196,23 @@ class ApiKeyAdmin(KeyAdmin):
         told = _("Checked: %(told)s.") % {
             "told": _(", ").join(f"{found[verdict]} {verdict.label}" for verdict in Verdict)
         }
+        note(request.user, gettext_noop("Checked with Google"), queryset)
         self.message_user(request, told, messages.WARNING if found[Verdict.BAD] else messages.SUCCESS)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Enable"))
     def enable(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d enabled.") % {"count": queryset.enable(timezone.now())}
+        note(request.user, gettext_noop("Enabled"), queryset)
         self.message_user(request, told, messages.SUCCESS)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Disable"))
     def disable(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d disabled.") % {"count": queryset.disable(timezone.now())}
+        note(request.user, gettext_noop("Disabled"), queryset)
         self.message_user(request, told, messages.SUCCESS)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Revive: forget faults and exhaustion"))
     def revive(self, request: HttpRequest, queryset: Any) -> None:
         told = _("%(count)d revived.") % {"count": queryset.revive(timezone.now())}
+        note(request.user, gettext_noop("Revived"), queryset)
         self.message_user(request, told, messages.SUCCESS)

@@ -12,8 +12,9 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop
 
+from proxy.activity import note
 from proxy.models import Project, Quota, Rotation
 from proxy.models.quotas import SET_NAMES
 from proxy.reports import today
@@ -140,7 +141,6 @@ class ProjectAdmin(ProjectModelAdmin):
                 Rotation.objects.begin(quota.model_name)
             rows = Quota.objects.filter(project=quota.project_id, model_name=quota.model_name)
             rows.set_limits(timezone.now(), **{name: getattr(quota, name) for name in SET_NAMES})
-        formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
 
 
 @admin.register(Quota)
@@ -183,5 +183,6 @@ class QuotaAdmin(QuotaModelAdmin):
     def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
         quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         quotas.forget_learned(timezone.now())
+        note(request.user, gettext_noop("Forgot what Google told"), quotas)
         told = _("Forgotten for %(count)d. They are learned again.") % {"count": quotas.count()}
         self.message_user(request, told, messages.SUCCESS)

@@ -9,8 +9,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop
 
+from proxy.activity import note
 from proxy.keycheck import Verdict, check_keys
 from proxy.models import ApiKey, Project
 from proxy.models.keys import ApiKeyQuerySet
@@ -42,6 +43,7 @@ def act(request: HttpRequest, moment: datetime) -> None:
     else:
         keys = ApiKey.objects.present().filter(id__in=chosen[:_MOST])
         level, told = action(keys, moment, name)
+        note(request.user, _NOTED[posted["action"]], keys, to=name if action is _set_project else "")
         messages.add_message(request, level, told)
 
 
@@ -65,6 +67,12 @@ def _set_project(keys: ApiKeyQuerySet, moment: datetime, name: str) -> tuple[int
     return messages.SUCCESS, _("%(moved)s moved to project %(name)s.") % words
 
 
+_NOTED = {
+    "enable": gettext_noop("Enabled"),
+    "disable": gettext_noop("Disabled"),
+    "check": gettext_noop("Checked with Google"),
+    "set_project": gettext_noop("Moved to a project"),
+}
 _DONE: dict[str, Callable[[ApiKeyQuerySet, datetime, str], tuple[int, str]]] = {
     "enable": _enable,
     "disable": _disable,

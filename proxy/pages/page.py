@@ -71,5 +71,6 @@ def _pages() -> list[tuple[str, str]]:
         ("exhaustion", _("Exhaustion")),
         ("models", _("Models")),
         ("requests", _("Requests")),
+        ("activity", _("Activity")),
         ("health", _("Health")),
     ]

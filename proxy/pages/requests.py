@@ -25,17 +25,17 @@ def requests(request: HttpRequest) -> HttpResponse:
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
     given = request.GET
-    outcome = _number(given.get("outcome", ""), most=max(Outcome))
+    outcome = number_in(given.get("outcome", ""), most=max(Outcome))
     if "after" in given:
-        rows = log.arrived(filters.period, _number(given["after"]), outcome=outcome)
+        rows = log.arrived(filters.period, number_in(given["after"]), outcome=outcome)
         table = _table(rows, filters)
-        newest = rows[0].pk if rows else _number(given["after"])
+        newest = rows[0].pk if rows else number_in(given["after"])
         response = render(request, "proxy/_rows.html", {"table": table})
         response.headers["X-Newest"] = str(newest)
         return response
     newest = log.newest_id()
     searched = given.get("q", "").strip()[:128]
-    before = _number(given.get("before", ""))
+    before = number_in(given.get("before", ""))
     rows = log.logged(filters.period, outcome=outcome, request_id=searched, before=before)
     shown = rows[: log.PAGE]
     also = {name: value for name, value in (("outcome", outcome or ""), ("q", searched)) if value}
@@ -58,7 +58,8 @@ def requests(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _number(text: str, most: int = 2**62) -> int:
+def number_in(text: str, most: int = 2**62) -> int:
+    """Return the number that a part of an address is, 0 if it is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most else 0
 
 
