@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import tempfile
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -79,14 +80,18 @@ def _zone(name: str) -> ZoneInfo:
         ) from exc
 
 
-def _url(name: str, default: str) -> str:
-    """Return a text that can be taken apart as a URL; `proxy.E002` says whether it is one for us."""
-    text = env.text(name, default)
+def _upstream(name: str, default: str) -> tuple[str, str]:
+    """Return the address of the API and the version that was cut off its end, "" if none; `proxy.E002` looks at both.
+
+    Only at the end: https://gateway.example/v1/account/google has its version where it belongs.
+    """
+    text = env.text(name, default).rstrip("/")
     try:
         urlsplit(text).port  # noqa: B018  # reading it is the check
-    except ValueError as exc:
-        raise ImproperlyConfigured(f"{name}={text!r} is no address: {exc}.") from exc
-    return text
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} is not an address; write it like {default}.") from None
+    version = re.search(r"/+v\d+(?:alpha|beta)?\d*(?:/+openai|/+models)*\Z", text)
+    return (text[: version.start()].rstrip("/"), version[0]) if version else (text, "")
 
 
 def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
@@ -135,7 +140,7 @@ def _secret_key() -> str:
 DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
 PLACEHOLDER_TOKEN = _token("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
 TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")
-UPSTREAM_URL = _url("UPSTREAM_URL", "https://generativelanguage.googleapis.com").rstrip("/")
+UPSTREAM_URL, UPSTREAM_VERSION = _upstream("UPSTREAM_URL", "https://generativelanguage.googleapis.com")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
 DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)

@@ -2,7 +2,6 @@
 
 import re
 from typing import Any
-from urllib.request import getproxies
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
@@ -12,7 +11,10 @@ from django.utils.translation import gettext as _
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from proxy.way_out import BadProxy, proxy_for
+
 _FIRST_SAFE_SQLITE = (3, 51, 3)
+_WITHOUT_BLANKS = re.compile(r"[!-~]+")
 
 
 @register()
@@ -27,18 +29,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="proxy.E001",
             )
         )
-    try:
-        upstream = parse_url(settings.UPSTREAM_URL)
-    except LocationParseError:
-        upstream = parse_url("")
-    if upstream.scheme not in ("http", "https") or not upstream.host:
-        found.append(
-            Error(
-                _("UPSTREAM_URL is not an address."),
-                hint=_("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"},
-                id="proxy.E002",
-            )
-        )
+    found += _about_upstream()
     if settings.EXHAUSTED_STATUS not in (429, 503):
         found.append(Error(_("EXHAUSTED_STATUS is neither 503 nor 429."), id="proxy.E003"))
     ports = [re.search(r":(\d{1,5})$", address.strip()) for address in settings.BIND.split(",")]
@@ -50,14 +41,48 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="proxy.E004",
             )
         )
-    if getproxies().get("https", "").startswith("socks"):
-        found.append(
+    return found
+
+
+def _about_upstream() -> list[CheckMessage]:
+    """Tell what is wrong with the way to Google; never with which user and password."""
+    try:
+        upstream = parse_url(settings.UPSTREAM_URL)
+    except LocationParseError:
+        upstream = parse_url("")
+    example = _("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"}
+    if (
+        upstream.scheme not in ("http", "https")
+        or not upstream.host
+        or not _WITHOUT_BLANKS.fullmatch(settings.UPSTREAM_URL)
+    ):
+        return [Error(_("UPSTREAM_URL is not an address."), hint=example, id="proxy.E002")]
+    if upstream.auth or upstream.query is not None or upstream.fragment is not None:
+        return [
             Error(
-                _("HTTPS_PROXY is a SOCKS proxy, which the relay cannot use."),
-                hint=_("Give the address of an HTTP proxy, like http://127.0.0.1:8080, or leave HTTPS_PROXY out."),
-                id="proxy.E005",
+                _("UPSTREAM_URL has a user name, a query or a fragment, which is not sent."),
+                hint=example,
+                id="proxy.E002",
+            )
+        ]
+    found: list[CheckMessage] = []
+    if settings.UPSTREAM_VERSION:
+        found.append(
+            CheckWarning(
+                _("UPSTREAM_URL ends in %(version)s, which clients say themselves: %(url)s is used.")
+                % {"version": settings.UPSTREAM_VERSION, "url": settings.UPSTREAM_URL},
+                id="proxy.W002",
             )
         )
+    try:
+        proxy_for(upstream)
+    except BadProxy as exc:
+        message = _("%(name)s is a SOCKS proxy, which the relay cannot use.")
+        if not exc.is_socks:
+            message = _("%(name)s is not the address of an HTTP proxy.")
+        hint = _("Write it like %(example)s") % {"example": "http://user:password@127.0.0.1:8080"}
+        encoded = _("Special characters of the password are percent-encoded: @ is %(encoded)s.") % {"encoded": "%40"}
+        found.append(Error(message % {"name": exc.name}, hint=f"{hint}. {encoded}", id="proxy.E005"))
     return found
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from keymanager.settings import _upstream
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[A-Z][A-Z0-9_]+")
 
@@ -108,6 +110,29 @@ def test_a_value_that_cannot_be_is_refused_in_one_clear_sentence(tmp_path: Path,
     assert done.returncode != 0
     assert name in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "used", "cut"),
+    [
+        ("https://example.org/v1beta", "https://example.org", "/v1beta"),
+        ("https://example.org/v1", "https://example.org", "/v1"),
+        ("https://example.org/v1alpha/", "https://example.org", "/v1alpha"),
+        ("https://example.org/v1beta/openai/", "https://example.org", "/v1beta/openai"),
+        ("https://example.org//v1beta/models/", "https://example.org", "//v1beta/models"),
+        ("https://example.org/gemini/v1beta2", "https://example.org/gemini", "/v1beta2"),
+        ("https://example.org/", "https://example.org", ""),
+        (" 'https://example.org' ", "https://example.org", ""),
+        ("https://example.org/v1/account/google", "https://example.org/v1/account/google", ""),
+        ("https://v1.example.org", "https://v1.example.org", ""),
+    ],
+)
+def test_the_address_of_the_upstream_ends_before_the_version(
+    monkeypatch: pytest.MonkeyPatch, url: str, used: str, cut: str
+) -> None:
+    monkeypatch.setenv("UPSTREAM_URL", url)
+
+    assert _upstream("UPSTREAM_URL", "") == (used, cut)
 
 
 def test_a_secret_key_is_made_once_also_when_many_start_together(tmp_path: Path) -> None:
