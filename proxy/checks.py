@@ -1,18 +1,20 @@
 """System checks: what is well-formed and still wrong."""
 
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils.translation import gettext as _
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from proxy.way_out import BadProxy, proxy_for
 
+_SHORTEST_SECRET = 20
 _FIRST_SAFE_SQLITE = (3, 51, 3)
 _WITHOUT_BLANKS = re.compile(r"[!-~]+")
 
@@ -32,16 +34,36 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     found += _about_upstream()
     if settings.EXHAUSTED_STATUS not in (429, 503):
         found.append(Error(_("EXHAUSTED_STATUS is neither 503 nor 429."), id="proxy.E003"))
-    ports = [re.search(r":(\d{1,5})$", address.strip()) for address in settings.BIND.split(",")]
-    if not all(port and int(port[1]) < 65_536 for port in ports):
+    if not all(_is_address(address.strip()) for address in settings.BIND.split(",")):
         found.append(
             Error(
-                _("BIND has no port."),
+                _("BIND is not an address with a port."),
                 hint=_("Write it like %(example)s") % {"example": "0.0.0.0:5000"},
                 id="proxy.E004",
             )
         )
+    if len(settings.SECRET_KEY) < _SHORTEST_SECRET:
+        found.append(
+            CheckWarning(
+                _("SECRET_KEY is short: others can guess it and log in."),
+                hint=_("Leave the variable out: a long one is made and kept in DATA_DIR."),
+                id="proxy.W003",
+            )
+        )
     return found
+
+
+def _is_address(text: str) -> bool:
+    """Return whether gunicorn can try to listen there: a name or an IP address, IPv6 in brackets, and a port."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
+    if not found or not 0 < int(found[3]) < 65_536:
+        return False
+    try:
+        if found[1] or re.fullmatch(r"[\d.]+", found[2]):
+            ip_address(found[1] or found[2])
+    except ValueError:
+        return False
+    return True
 
 
 def _about_upstream() -> list[CheckMessage]:
@@ -103,3 +125,29 @@ def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             id="proxy.W001",
         )
     ]
+
+
+@register(Tags.database)
+def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Tell, when asked to look into databases, whether ours opens and is ours."""
+    if not databases:
+        return []
+    try:
+        tables = connection.introspection.table_names()
+    except DatabaseError as exc:
+        return [
+            Error(
+                _("The database cannot be used: %(error)s.") % {"error": " ".join(str(exc).split()).rstrip(".")},
+                hint=_("It is where DATABASE_URL says, or in DATA_DIR."),
+                id="proxy.E006",
+            )
+        ]
+    if tables and "django_migrations" not in tables:
+        return [
+            Error(
+                _("The database belongs to another program."),
+                hint=_("Set DATABASE_URL to an empty or a new one."),
+                id="proxy.E007",
+            )
+        ]
+    return []

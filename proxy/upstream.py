@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import IO, Any
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
-from urllib3.util import parse_url
+from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.gemini import Headers, Target, credential_for
@@ -172,8 +172,11 @@ class Upstream:
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._tls = _tls_context() if self._url.scheme == "https" else None
-        self._proxy = proxy_for(self._url)
         self._idle: Idle = deque()
+
+    @cached_property
+    def _proxy(self) -> Url | None:
+        return proxy_for(self._url)
 
     def close(self) -> None:
         """Close the connections that wait for the next request."""
