@@ -270,6 +270,10 @@ TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
 STATIC_URL = "/static/"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "proxy.prefix.PrefixedFiles"},
+}
 WHITENOISE_USE_FINDERS = True
 # Pages load nothing from elsewhere, and run nothing that is written into them.
 CONTENT_SECURITY_POLICY = {
