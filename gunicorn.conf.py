@@ -3,6 +3,7 @@
 import logging.config
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,10 @@ from proxy.sqlite.lock import hold_while_serving
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
 try:
     hold_while_serving()  # here, so that the arbiter holds it too, and none of its workers ever waits for it
+    bind = settings.BIND.split(",")
 except ImproperlyConfigured as exc:
     sys.exit(str(exc))
 wsgi_app = "keymanager.wsgi:application"
-bind = [address.strip() for address in settings.BIND.split(",")]
 workers = settings.WEB_WORKERS
 
 
@@ -108,6 +109,16 @@ class logger_class(glogging.Logger):  # type: ignore[misc]  # noqa: N801  # the 
 
     def access(self, *_: Any) -> None:
         """Write nothing."""
+
+
+def on_starting(server: Any) -> None:
+    """Check what `manage.py serve` has checked, if it was not `serve` who started us."""
+    if "SETTINGS_ARE_CHECKED=1" in server.cfg.raw_env:
+        return
+    # In a process of its own: the checks import what must not be there before gevent patches.
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "check", "--database", "default"]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603
+        sys.exit(1)
 
 
 def when_ready(server: Any) -> None:

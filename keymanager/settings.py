@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import tempfile
 from datetime import timedelta
@@ -41,11 +42,11 @@ def _positive(name: str, default: float, *, zero: bool = False) -> float:
     return number
 
 
-def _whole(name: str, default: int) -> int:
-    """Return a whole number above 0."""
+def _whole(name: str, default: int, *, most: int = 1_000_000_000) -> int:
+    """Return a whole number above 0, at most `most`."""
     number = _positive(name, default)
-    if number != int(number):
-        raise ImproperlyConfigured(f"{name} must be a whole number, not {number:g}.")
+    if number != int(number) or number > most:
+        raise ImproperlyConfigured(f"{name} must be a whole number up to {most}, not {number:g}.")
     return int(number)
 
 
@@ -81,14 +82,18 @@ def _zone(name: str) -> ZoneInfo:
         ) from exc
 
 
-def _url(name: str, default: str) -> str:
-    """Return a text that can be taken apart as a URL; `proxy.E002` says whether it is one for us."""
-    text = env.text(name, default)
+def _upstream(name: str, default: str) -> tuple[str, str]:
+    """Return the address of the API and the version that was cut off its end, "" if none; `proxy.E002` looks at both.
+
+    Only at the end: https://gateway.example/v1/account/google has its version where it belongs.
+    """
+    text = env.text(name, default).rstrip("/")
     try:
         urlsplit(text).port  # noqa: B018  # reading it is the check
-    except ValueError as exc:
-        raise ImproperlyConfigured(f"{name}={text!r} is no address: {exc}.") from exc
-    return text
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} is not an address; write it like {default}.") from None
+    version = re.search(r"/+v\d+(?:alpha|beta)?\d*(?:/+openai|/+models)*\Z", text)
+    return (text[: version.start()].rstrip("/"), version[0]) if version else (text, "")
 
 
 def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
@@ -100,13 +105,48 @@ def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
         ) from exc
 
 
+def _bind(name: str, default: str) -> str:
+    """Return where to listen; a port alone means all interfaces. `proxy.E004` says whether the rest is an address."""
+    return ",".join(re.sub(r"\A(?:\*?:)?(?=\d+\Z)", "0.0.0.0:", part) for part in env.parts(name, default))
+
+
 def _folder(name: str, path: Path) -> Path:
     """Return `path`, made if it was not there; only its owner may look into it then."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise ImproperlyConfigured(f"{name}: there can be no folder {path} ({exc.strerror}).") from exc
+    _check_writable(name, path)
     return path
+
+
+def _check_writable(name: str, path: Path) -> None:
+    if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        raise ImproperlyConfigured(
+            f"{name}: the user who runs this (id {os.geteuid()}) cannot write {path}. Change its owner, or the setting."
+        )
+
+
+def _file(name: str, default: str) -> str:
+    """Return the name of a file in BASE_DIR, "" for none; it may not be there."""
+    text = env.text(name, default, may_be_empty=True)
+    if text and (BASE_DIR / text).is_dir():
+        raise ImproperlyConfigured(f"{name}={text} is a folder; name a file in it.")
+    return text
+
+
+def _hosts(name: str, default: str) -> list[str]:
+    hosts = env.parts(name, default)
+    if any("/" in host or re.search(r"[^\]]*:\d+\Z", host) for host in hosts):
+        raise ImproperlyConfigured(f"{name} must be host names like keys.example.com, without https:// and port.")
+    return hosts
+
+
+def _origins(name: str, default: str) -> list[str]:
+    origins = [origin.rstrip("/") for origin in env.parts(name, default)]
+    if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in origins):
+        raise ImproperlyConfigured(f"{name} must be origins like https://keys.example.com, without a path.")
+    return origins
 
 
 def _database(name: str, default: str) -> dict[str, Any]:
@@ -124,20 +164,23 @@ def _database(name: str, default: str) -> dict[str, Any]:
 def _secret_key() -> str:
     """Return the secret in DATA_DIR, made on first use and readable by its owner alone."""
     path = DATA_DIR / "secret_key"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:  # mode 0600
-            file.write(secrets.token_urlsafe(50))
-            file.flush()
-            with contextlib.suppress(FileExistsError):  # another process was first, and its secret is whole
-                os.link(file.name, path)
-    return str(path.read_text().strip())
+    try:
+        if not path.exists():
+            with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:  # mode 0600
+                file.write(secrets.token_urlsafe(50))
+                file.flush()
+                with contextlib.suppress(FileExistsError):  # another process was first, and its secret is whole
+                    os.link(file.name, path)
+        return str(path.read_text(encoding="ascii", errors="replace").strip())
+    except OSError as exc:
+        raise ImproperlyConfigured(f"DATA_DIR: {path} cannot be used ({exc.strerror}).") from None
 
 
 # The relay
 DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
 PLACEHOLDER_TOKEN = _token("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
 TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")
-UPSTREAM_URL = _url("UPSTREAM_URL", "https://generativelanguage.googleapis.com").rstrip("/")
+UPSTREAM_URL, UPSTREAM_VERSION = _upstream("UPSTREAM_URL", "https://generativelanguage.googleapis.com")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
 DEADLINE_SECONDS = _positive("DEADLINE_SECONDS", 60)
@@ -154,12 +197,12 @@ QUOTA_TIME_ZONE = env.text("QUOTA_TIME_ZONE", "America/Los_Angeles")
 QUOTA_ZONE = _zone(QUOTA_TIME_ZONE)
 
 # The service
-BIND = env.text("BIND", "0.0.0.0:5000")
-WEB_WORKERS = _whole("WEB_WORKERS", 2)
+BIND = _bind("BIND", "0.0.0.0:5000")
+WEB_WORKERS = _whole("WEB_WORKERS", 2, most=256)
 GRACEFUL_SECONDS = _whole("GRACEFUL_SECONDS", 30)
 CLIENT_TIMEOUT_SECONDS = _positive("CLIENT_TIMEOUT_SECONDS", 30)
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", "127.0.0.0/8,::1/128")
-KEY_FILE = env.text("KEY_FILE", "key.txt", may_be_empty=True)
+KEY_FILE = _file("KEY_FILE", "key.txt")
 DATA_DIR = _folder("DATA_DIR", BASE_DIR / env.text("DATA_DIR", "data"))
 LOG_DIR = env.text("LOG_DIR", "logs", may_be_empty=True)
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO").upper()
@@ -169,8 +212,8 @@ if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
 # Django
 DEBUG = _switch("DEBUG", False)
 SECRET_KEY = env.text("SECRET_KEY", "", may_be_empty=True) or _secret_key()
-ALLOWED_HOSTS = env.parts("ALLOWED_HOSTS", "*")
-CSRF_TRUSTED_ORIGINS = env.parts("CSRF_TRUSTED_ORIGINS", "")
+ALLOWED_HOSTS = _hosts("ALLOWED_HOSTS", "*")
+CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS", "")
 HTTPS_ONLY = _switch("HTTPS_ONLY", False)
 # The same for pages, which alone go through Django's middleware; what terminates TLS in front of us says so.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -251,6 +294,10 @@ TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
 STATIC_URL = "/static/"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "proxy.prefix.PrefixedFiles"},
+}
 WHITENOISE_USE_FINDERS = True
 # Pages load nothing from elsewhere, and run nothing that is written into them.
 CONTENT_SECURITY_POLICY = {
@@ -313,9 +360,12 @@ LOGGING: dict[str, Any] = {
     },
 }
 if LOG_DIR:
+    _log_file = _folder("LOG_DIR", BASE_DIR / LOG_DIR) / "keymanager.log"
+    if _log_file.exists():
+        _check_writable("LOG_DIR", _log_file)
     LOGGING["handlers"]["file"] = {
         "class": "concurrent_log_handler.ConcurrentRotatingFileHandler",  # several workers write one file
-        "filename": str(_folder("LOG_DIR", BASE_DIR / LOG_DIR) / "keymanager.log"),
+        "filename": str(_log_file),
         "maxBytes": 1_000_000,
         "backupCount": 3,
         "encoding": "utf-8",

@@ -1,18 +1,22 @@
 """System checks: what is well-formed and still wrong."""
 
 import re
+from ipaddress import ip_address
 from typing import Any
-from urllib.request import getproxies
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils.translation import gettext as _
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from proxy.way_out import BadProxy, proxy_for
+
+_SHORTEST_SECRET = 20
 _FIRST_SAFE_SQLITE = (3, 51, 3)
+_WITHOUT_BLANKS = re.compile(r"[!-~]+")
 
 
 @register()
@@ -27,37 +31,80 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="proxy.E001",
             )
         )
-    try:
-        upstream = parse_url(settings.UPSTREAM_URL)
-    except LocationParseError:
-        upstream = parse_url("")
-    if upstream.scheme not in ("http", "https") or not upstream.host:
-        found.append(
-            Error(
-                _("UPSTREAM_URL is not an address."),
-                hint=_("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"},
-                id="proxy.E002",
-            )
-        )
+    found += _about_upstream()
     if settings.EXHAUSTED_STATUS not in (429, 503):
         found.append(Error(_("EXHAUSTED_STATUS is neither 503 nor 429."), id="proxy.E003"))
-    ports = [re.search(r":(\d{1,5})$", address.strip()) for address in settings.BIND.split(",")]
-    if not all(port and int(port[1]) < 65_536 for port in ports):
+    if not all(_is_address(address.strip()) for address in settings.BIND.split(",")):
         found.append(
             Error(
-                _("BIND has no port."),
+                _("BIND is not an address with a port."),
                 hint=_("Write it like %(example)s") % {"example": "0.0.0.0:5000"},
                 id="proxy.E004",
             )
         )
-    if getproxies().get("https", "").startswith("socks"):
+    if len(settings.SECRET_KEY) < _SHORTEST_SECRET:
         found.append(
-            Error(
-                _("HTTPS_PROXY is a SOCKS proxy, which the relay cannot use."),
-                hint=_("Give the address of an HTTP proxy, like http://127.0.0.1:8080, or leave HTTPS_PROXY out."),
-                id="proxy.E005",
+            CheckWarning(
+                _("SECRET_KEY is short: others can guess it and log in."),
+                hint=_("Leave the variable out: a long one is made and kept in DATA_DIR."),
+                id="proxy.W003",
             )
         )
+    return found
+
+
+def _is_address(text: str) -> bool:
+    """Return whether gunicorn can try to listen there: a name or an IP address, IPv6 in brackets, and a port."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
+    if not found or not 0 < int(found[3]) < 65_536:
+        return False
+    try:
+        if found[1] or re.fullmatch(r"[\d.]+", found[2]):
+            ip_address(found[1] or found[2])
+    except ValueError:
+        return False
+    return True
+
+
+def _about_upstream() -> list[CheckMessage]:
+    """Tell what is wrong with the way to Google; never with which user and password."""
+    try:
+        upstream = parse_url(settings.UPSTREAM_URL)
+    except LocationParseError:
+        upstream = parse_url("")
+    example = _("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"}
+    if (
+        upstream.scheme not in ("http", "https")
+        or not upstream.host
+        or not _WITHOUT_BLANKS.fullmatch(settings.UPSTREAM_URL)
+    ):
+        return [Error(_("UPSTREAM_URL is not an address."), hint=example, id="proxy.E002")]
+    if upstream.auth or upstream.query is not None or upstream.fragment is not None:
+        return [
+            Error(
+                _("UPSTREAM_URL has a user name, a query or a fragment, which is not sent."),
+                hint=example,
+                id="proxy.E002",
+            )
+        ]
+    found: list[CheckMessage] = []
+    if settings.UPSTREAM_VERSION:
+        found.append(
+            CheckWarning(
+                _("UPSTREAM_URL ends in %(version)s, which clients say themselves: %(url)s is used.")
+                % {"version": settings.UPSTREAM_VERSION, "url": settings.UPSTREAM_URL},
+                id="proxy.W002",
+            )
+        )
+    try:
+        proxy_for(upstream)
+    except BadProxy as exc:
+        message = _("%(name)s is a SOCKS proxy, which the relay cannot use.")
+        if not exc.is_socks:
+            message = _("%(name)s is not the address of an HTTP proxy.")
+        hint = _("Write it like %(example)s") % {"example": "http://user:password@127.0.0.1:8080"}
+        encoded = _("Special characters of the password are percent-encoded: @ is %(encoded)s.") % {"encoded": "%40"}
+        found.append(Error(message % {"name": exc.name}, hint=f"{hint}. {encoded}", id="proxy.E005"))
     return found
 
 
@@ -78,3 +125,29 @@ def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             id="proxy.W001",
         )
     ]
+
+
+@register(Tags.database)
+def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Tell, when asked to look into databases, whether ours opens and is ours."""
+    if not databases:
+        return []
+    try:
+        tables = connection.introspection.table_names()
+    except DatabaseError as exc:
+        return [
+            Error(
+                _("The database cannot be used: %(error)s.") % {"error": " ".join(str(exc).split()).rstrip(".")},
+                hint=_("It is where DATABASE_URL says, or in DATA_DIR."),
+                id="proxy.E006",
+            )
+        ]
+    if tables and "django_migrations" not in tables:
+        return [
+            Error(
+                _("The database belongs to another program."),
+                hint=_("Set DATABASE_URL to an empty or a new one."),
+                id="proxy.E007",
+            )
+        ]
+    return []

@@ -24,6 +24,13 @@ def client_address(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) 
     return address
 
 
+def is_from_trusted_proxy(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> bool:
+    """Return whether the peer of a request is a trusted proxy, so that what it forwards counts; a Unix socket is."""
+    peer = str(meta.get("REMOTE_ADDR", ""))
+    address = read_address(peer)
+    return not peer or (address is not None and is_in(address, trusted_proxies))
+
+
 def is_from_private_network(meta: Mapping[str, Any]) -> bool:
     """Return whether the peer, and every address that proxies forwarded, is loopback or private.
 

@@ -13,6 +13,7 @@ from typing import IO
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.urls import get_script_prefix
 
 from proxy.base_urls import base_urls, tell_once
 from proxy.errors import RequestRefused
@@ -37,7 +38,7 @@ def read_call(request: HttpRequest) -> Call:
             401,
             "UNAUTHENTICATED",
             "Show the token of this key manager: as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
-            "People find the dashboard at /dashboard/.",
+            f"People find the dashboard at {get_script_prefix()}dashboard/.",
         )
     if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
         raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
@@ -127,7 +128,7 @@ def _raw_uri(request: HttpRequest) -> str:
     """Return the request target as sent; servers without RAW_URI have decoded it, so it is encoded again."""
     if raw := request.META.get("RAW_URI"):
         return str(raw)
-    return request.get_full_path()
+    return request.get_full_path_info()
 
 
 def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
+from proxy.prefix import keep_cookies_below, take_prefix
 from proxy.views import relay_view
 
 OWN_FILES = {"/admin", "/dashboard", "/healthz", "/readyz"}
@@ -18,9 +19,13 @@ def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
+        prefix = take_prefix(request) if "HTTP_X_FORWARDED_PREFIX" in request.META else ""
         path = request.path_info
         if path in OWN_FILES or path.startswith(settings.OWN_PATHS):
-            return get_response(request)
+            response = get_response(request)
+            if prefix:
+                keep_cookies_below(prefix, response)
+            return response
         return relay_view(request)
 
     return middleware

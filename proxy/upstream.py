@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import IO, Any
-from urllib.request import getproxies, proxy_bypass
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
-from urllib3.util import Url, make_headers, parse_url
+from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.gemini import Headers, Target, credential_for
@@ -29,6 +28,7 @@ from proxy.headers import handed_back, sent_on
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.masking import mask_bytes
 from proxy.sockets import has_unread, is_open
+from proxy.way_out import credentials_for, proxy_for
 
 logger = logging.getLogger(__name__)
 
@@ -207,8 +207,11 @@ class Upstream:
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._tls = _tls_context() if self._url.scheme == "https" else None
-        self._proxy = _proxy_for(self._url)
         self._idle = IdleConnections()
+
+    @cached_property
+    def _proxy(self) -> Url | None:
+        return proxy_for(self._url)
 
     def close(self) -> None:
         """Close the connections that wait for the next request."""
@@ -245,8 +248,7 @@ class Upstream:
             make = partial(HTTPSConnection, ssl_context=self._tls)
         if self._proxy:
             opener = make(self._proxy.host, self._proxy.port or 8080, timeout=self._connect_seconds, proxy=self._proxy)
-            credentials = make_headers(proxy_basic_auth=self._proxy.auth) if self._proxy.auth else None
-            opener.set_tunnel(host, port, headers=credentials)
+            opener.set_tunnel(host, port, headers=credentials_for(self._proxy))
         else:
             opener = make(host, port, timeout=self._connect_seconds)
         try:
@@ -275,10 +277,3 @@ def _tls_context() -> ssl.SSLContext:
     if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:
         context.load_verify_locations(certifi.where())
     return context
-
-
-def _proxy_for(url: Url) -> Url | None:
-    """Return HTTPS_PROXY, unless NO_PROXY names the host, as requests does."""
-    proxy_url = getproxies().get("https")
-    is_meant = url.scheme == "https" and proxy_url and not proxy_bypass(url.host or "")
-    return parse_url(proxy_url) if is_meant and proxy_url else None

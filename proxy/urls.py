@@ -25,6 +25,7 @@ urlpatterns = [
     path("dashboard/health/", health, name="health"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
-    re_path(r"^(?P<page>admin|dashboard)$", RedirectView.as_view(url="/%(page)s/")),
+    path("admin", RedirectView.as_view(pattern_name="admin:index")),
+    path("dashboard", RedirectView.as_view(pattern_name="proxy:overview")),
     re_path(r"^(?!(?:admin|dashboard|static)/)", views.relay_view, name="relay"),
 ]

@@ -42,6 +42,70 @@ def test_an_upstream_may_be_any_http_address(settings: Settings, url: str) -> No
     assert ids_of(settings, "UPSTREAM_URL", url) == []
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org?key=a",
+        "https://example.org/#a",
+        "https://name:word@example.org",
+        "https://example.org/a b",
+        "https://exa\nmple.org",
+        "//example.org",
+    ],
+)
+def test_an_upstream_that_cannot_be_sent_as_it_is_is_an_error(settings: Settings, url: str) -> None:
+    assert ids_of(settings, "UPSTREAM_URL", url) == ["proxy.E002"]
+    assert "word" not in str(check_settings(None))
+
+
+def test_a_version_that_was_cut_off_is_told(settings: Settings) -> None:
+    settings.UPSTREAM_VERSION = "/v1beta"
+
+    [message] = check_settings(None)
+
+    assert message.id == "proxy.W002"
+    assert f"ends in /v1beta, which clients say themselves: {settings.UPSTREAM_URL} is used" in message.msg
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "socks5://name:word@127.0.0.1:1080",
+        "https://name:word@127.0.0.1",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://127.0.0.1:port",
+        "http://[::1",
+        "http://name:wo#rd@127.0.0.1:8080",
+        "http://name:12/word@127.0.0.1:8080",
+        "http://127.0.0.1:8080/word",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for other in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+
+    [message] = check_settings(None)
+
+    assert message.id == "proxy.E005"
+    assert name in message.msg
+    assert "word" not in message.msg
+    monkeypatch.setenv("NO_PROXY", "googleapis.com")
+    assert check_settings(None) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "http://127.0.0.1:8080", "127.0.0.1:8080", "proxy", "http://a:p%40ss@[::1]:1/"]
+)
+def test_a_proxy_may_be_written_in_many_ways(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", value)
+
+    assert check_settings(None) == []
+
+
 @pytest.mark.parametrize(("status", "ids"), [(503, []), (429, []), (418, ["proxy.E003"]), (200, ["proxy.E003"])])
 def test_a_full_pool_answers_503_or_429(settings: Settings, status: int, ids: list[str]) -> None:
     assert ids_of(settings, "EXHAUSTED_STATUS", status) == ids

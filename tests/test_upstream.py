@@ -1,5 +1,6 @@
 """One exchange with the upstream: what travels, what stays behind, and what comes back, byte for byte."""
 
+import base64
 import gzip
 import ipaddress
 import json
@@ -843,16 +844,28 @@ def test_the_secret_goes_to_nobody_without_a_good_certificate(
     assert raw.requests == []
 
 
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    ("name", "value", "credentials"),
+    [
+        ("HTTPS_PROXY", "http://name:word@127.0.0.1:{port}", b"name:word"),
+        ("HTTPS_PROXY", "http://na%40me:p%40ss%3A%2Fw%C3%B6rd@127.0.0.1:{port}/", "na@me:p@ss:/wörd".encode()),
+        ("https_proxy", "name:p@ss@127.0.0.1:{port}", b"name:p@ss"),
+        ("ALL_PROXY", "'127.0.0.1:{port}'", b""),
+        ("HTTPS_PROXY", "http://name:word@[::1]:{port}", b"name:word"),
+    ],
+)
 def test_a_proxy_of_the_environment_sees_a_tunnel_and_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_proxy: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, credentials: bytes
 ) -> None:
     certificate = make_certificate(tmp_path / "tls.pem", "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with TlsUpstream(certificate) as raw, socket.create_server(("127.0.0.1", 0)) as listener:
+    family, host = (socket.AF_INET6, "::1") if "[" in value else (socket.AF_INET, "127.0.0.1")
+    with TlsUpstream(certificate) as raw, socket.create_server((host, 0), family=family) as listener:
         raw.script(OK, raw.KEEP)
         heads: list[bytes] = []
         threading.Thread(target=_tunnel, args=(listener, raw.url, heads), daemon=True).start()
-        monkeypatch.setenv("HTTPS_PROXY", f"http://name:word@127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv(name, value.format(port=listener.getsockname()[1]))
         monkeypatch.setenv("NO_PROXY", "localhost")
         upstream = Upstream(raw.url, connect_seconds=2, read_seconds=2)
 
@@ -861,7 +874,8 @@ def test_a_proxy_of_the_environment_sees_a_tunnel_and_no_secret(
 
     assert content == b"ok"
     assert heads[0].startswith(f"CONNECT {raw_host(raw.requests[0])} HTTP/1.".encode())
-    assert b"roxy-" in heads[0]
+    shown = [line.split()[2] for line in heads[0].splitlines() if line.lower().startswith(b"proxy-authorization:")]
+    assert [base64.b64decode(word) for word in shown] == ([credentials] if credentials else [])
     assert ONE.encode() not in heads[0]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, ProgrammingError
+from django.db import DatabaseError
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
@@ -28,12 +28,13 @@ class PoolCommand(TerminalCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
-        except (OperationalError, ProgrammingError) as exc:
+        except DatabaseError as exc:
             with override(settings.TERMINAL_LANGUAGE):
-                raise CommandError(_what_is_wrong(str(exc).strip())) from None
+                raise CommandError(_what_is_wrong(str(exc))) from None
 
 
 def _what_is_wrong(error: str) -> str:
     if "no such table" in error or "does not exist" in error:
         return _("The database is not ready: run `python manage.py migrate` first.")
-    return _("The database does not answer: %(error)s.") % {"error": error}
+    told = _("The database cannot be used: %(error)s.") % {"error": " ".join(error.split()).rstrip(".")}
+    return f"{told} {_('It is where DATABASE_URL says, or in DATA_DIR.')}"

@@ -28,6 +28,9 @@ class Command(TerminalCommand):
     help = gettext_noop("Prepare everything and serve with gunicorn. Settings come from the environment and .env.")
     requires_system_checks = "__all__"
 
+    def get_check_kwargs(self, options: dict[str, Any]) -> dict[Any, Any]:
+        return {**super().get_check_kwargs(options), "databases": ["default"]}
+
     def handle(self, *args: Any, **options: Any) -> None:
         _check_addresses()
         hold_while_serving(over_exec=True)
@@ -40,7 +43,7 @@ class Command(TerminalCommand):
             self.stderr.write(self.style.WARNING(warning))
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
-        os.execv(sys.executable, [sys.executable, "-m", "gunicorn"])  # noqa: S606  # gunicorn.conf.py says the rest
+        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--env", "SETTINGS_ARE_CHECKED=1"])  # noqa: S606  # gunicorn.conf.py says the rest
 
 
 def _check_addresses() -> None:
@@ -54,7 +57,7 @@ def _check_addresses() -> None:
                 listener.bind((host.strip("[]"), int(port)))
             except OSError as exc:
                 raise CommandError(
-                    _("Cannot listen on %(address)s: %(error)s. Stop what does, or set BIND.")
+                    _("Cannot listen on %(address)s: %(error)s. Set BIND, or stop what listens there.")
                     % {"address": address, "error": exc.strerror}
                 ) from None
 

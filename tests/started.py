@@ -1,0 +1,27 @@
+"""Short-lived processes of the project, with an environment of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(folder: Path, *command: str, before: Sequence[str] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the project with these variables and nothing but them, its data in `folder`.
+
+    before: a command that starts Python in some other way.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    usual = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DJANGO_SETTINGS_MODULE": "keymanager.settings"}
+    return subprocess.run(
+        [*before, sys.executable, *command],
+        cwd=ROOT,
+        env=kept | usual | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
