@@ -28,7 +28,8 @@ PURE: dict[str, set[str]] = {
     "paths": set(),
     "gemini": {"paths"},
     "quota": set(),
-    "tokens": set(),
+    "unpacking": set(),
+    "tokens": {"unpacking"},
     "masking": set(),
     "waiting": set(),
     "clock": set(),
@@ -41,7 +42,7 @@ PURE: dict[str, set[str]] = {
     "keynames": set(),
     "http1": {"gemini"},
     "headers": {"gemini", "masking"},
-    "upstream": {"gemini", "headers", "http1", "masking", "sockets"},
+    "upstream": {"gemini", "headers", "http1", "masking", "sockets", "unpacking"},
 }
 KNOWS_HTTP = {"django.http", "django.urls", "django.views", "django.shortcuts", "http", "requests", "urllib3"}
 
