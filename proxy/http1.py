@@ -97,6 +97,10 @@ class Http1Connection:
             headers.append((name, value.strip(" \t")))
         return int(found[2]), found[1], headers
 
+    @property
+    def has_body(self) -> bool:
+        return self._is_chunked or self._length != 0
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes, without the framing of chunks; what came together is one piece."""
         if self._is_chunked:

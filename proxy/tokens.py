@@ -2,11 +2,11 @@
 
 import json
 import re
-import zlib
 from mmap import mmap
 from typing import Any, NamedTuple
 
 from proxy.slices import slice_ends
+from proxy.unpacking import BadPacking, Unpacker
 
 
 class Tokens(NamedTuple):
@@ -60,6 +60,8 @@ _MARKER = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 _LONGEST_MARKER = 64
 # A usage object has some dozen numbers; what has not ended after this many bytes is something else.
 _LONGEST_USAGE = 16_384
+_MOST_MARKERS = 32  # looked at in one piece, from its end
+_LONGEST_UNPACKED = 4_194_304  # bytes of one piece, which take some ms
 _DECODER = json.JSONDecoder()
 
 
@@ -71,34 +73,49 @@ class TokenMeter:
 
     def __init__(self, content_encoding: str = "") -> None:
         encoding = content_encoding.lower()
-        self._gunzip = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
-        self._is_readable = encoding in ("", "identity", "gzip", "deflate")
+        self._unpacker = None if encoding in ("", "identity") else Unpacker(encoding)
+        self._is_readable = self._unpacker is None or self._unpacker.is_readable
         self._window = b""
+        self._is_waiting = False  # for the end of a usage object
         self.tokens = Tokens()
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece of the answer's body as it came over the wire."""
         if not self._is_readable:
             return
-        if self._gunzip is not None:
-            try:
-                piece = self._gunzip.decompress(piece)
-            except zlib.error:
-                self._is_readable = False
-                return
+        if self._unpacker is None:
+            self._look(piece)
+            return
+        self._unpacker.feed(piece)
+        size = 0
+        try:
+            for step in self._unpacker.steps():
+                self._look(step)
+                if (size := size + len(step)) > _LONGEST_UNPACKED:
+                    self._is_readable = False
+                    return
+        except BadPacking:
+            self._is_readable = False
+
+    def _look(self, piece: bytes) -> None:
         window = self._window + piece
+        if self._is_waiting and b"}" not in piece and len(window) < _LONGEST_USAGE:
+            self._window = window
+            return
         markers = list(_MARKER.finditer(window))
         keep_from = max(markers[-1].end() if markers else 0, len(window) - _LONGEST_MARKER)
-        for marker in reversed(markers):
-            if self._read(window[marker.end() :]):
+        self._is_waiting = False
+        for marker in markers[: -_MOST_MARKERS - 1 : -1]:
+            if self._read(window[marker.end() : marker.end() + _LONGEST_USAGE]):
                 break
             if marker is markers[-1] and len(window) - marker.start() < _LONGEST_USAGE:
                 keep_from = marker.start()  # its end is still to come
+                self._is_waiting = True
         self._window = window[keep_from:]
 
     def _read(self, content: bytes) -> bool:
         try:
-            usage, _ = _DECODER.raw_decode(content[:_LONGEST_USAGE].decode("utf-8", "replace"))
+            usage, _ = _DECODER.raw_decode(content.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return False
         self.tokens = _tokens_in(usage)

@@ -9,12 +9,13 @@ import logging
 import re
 import socket
 import ssl
-import zlib
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from typing import IO, Any
 
 import certifi
@@ -28,11 +29,13 @@ from proxy.headers import handed_back, sent_on
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.masking import mask_bytes
 from proxy.sockets import has_unread, is_open
+from proxy.unpacking import BadPacking, Unpacker
 from proxy.way_out import credentials_for, proxy_for
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 1_048_576
+_LONGEST_ERROR_SECONDS = 5  # from its head on; what came by then has to do
 _MOST_IDLE = 1000
 _OF_PACKED_BODIES = {"content-encoding", "content-length"}
 
@@ -120,32 +123,65 @@ class UpstreamAnswer:
     ) -> None:
         self.status = status
         self.headers = handed_back(headers, secret)
-        self.content_encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
+        self.content_encoding = _encoding_in(headers)
         self.error = b""
         self._connection = connection
         self._idle = idle
         self._secret = secret.encode()
         self._read = b""
         self._rest: Iterator[bytes] = connection.pieces()
+        self._unpacker = Unpacker(self.content_encoding)
         self._is_closed = False
+
+    @property
+    def _is_readable(self) -> bool:
+        return not self.content_encoding or self._unpacker.is_readable or not self._connection.has_body
+
+    def check_readable(self) -> None:
+        """Raise BrokenAnswer when a secret could not be found in the body: it has an encoding that nobody asked for."""
+        if not self._is_readable:
+            raise BrokenAnswer(f"The answer has the encoding {self.content_encoding!r}.")
 
     def read_error(self) -> None:
         """Read the body as far as `error` needs it; iterating afterwards still gives all. OSError if it breaks."""
+        if not self._is_readable:
+            self._replace_body(b"")
+            return
+        until = time.monotonic() + _LONGEST_ERROR_SECONDS
+        read, size = [], 0
         for piece in self._rest:
-            self._read += piece
-            if len(self._read) >= _LONGEST_ERROR:
+            read.append(piece)
+            size += len(piece)
+            if size >= _LONGEST_ERROR or time.monotonic() > until:
                 break
-        clear = self._read
-        if self.content_encoding:
-            with suppress(zlib.error):
-                clear = zlib.decompressobj(wbits=47).decompress(self._read, _LONGEST_ERROR)
+        self._read = b"".join(read)
+        if not self.content_encoding:
+            self.error = mask_bytes(self._read, self._secret)
+            return
+        clear, is_damaged = self._unpacked_error()
         self.error = mask_bytes(clear, self._secret)
-        if (
-            self.error != clear and clear is not self._read
-        ):  # the secret is in there packed: send it unpacked and masked
-            self._read, self._rest = self.error, iter(())
-            self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
-            self.headers.append(("Content-Length", str(len(self.error))))
+        if is_damaged or self._secret in clear or self._secret in self._read:
+            self._replace_body(self.error)  # where it is packed it cannot be masked
+
+    def _unpacked_error(self) -> tuple[bytes, bool]:
+        """Return what was read, unpacked, at most 1 MiB of it, and whether it is damaged."""
+        steps, size = [], 0
+        self._unpacker.feed(self._read)
+        try:
+            for step in self._unpacker.steps():
+                steps.append(step)
+                size += len(step)
+                if size >= _LONGEST_ERROR:
+                    break
+                time.sleep(0)
+        except BadPacking:
+            return b"".join(steps) or (self._read if _is_text(self._read) else b""), True
+        return b"".join(steps), False
+
+    def _replace_body(self, content: bytes) -> None:
+        self._read, self._rest, self.content_encoding = content, iter(()), ""
+        self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
+        self.headers.append(("Content-Length", str(len(content))))
 
     def __iter__(self) -> Iterator[bytes]:
         held = b""
@@ -166,26 +202,28 @@ class UpstreamAnswer:
         return len(end) - start if start >= 0 else 0
 
     def _pieces(self) -> Iterator[bytes]:
-        if self._read:
-            yield self._read
         try:
-            yield from self._unpacked_and_clean() if self.content_encoding else self._rest
+            yield from self._packed_and_clean() if self.content_encoding else chain([self._read], self._rest)
         except OSError as exc:
             # As if the client's own connection broke: servers then cut it without a word of their own.
             logger.warning("The Gemini API broke off an answer: %s", exc)
             raise ConnectionResetError(errno.ECONNRESET, "The upstream broke off its answer.") from exc
 
-    def _unpacked_and_clean(self) -> Iterator[bytes]:
+    def _packed_and_clean(self) -> Iterator[bytes]:
         """Pass a packed body on as it is, and break it off where it would tell the secret: it cannot be masked."""
-        unpack, end = zlib.decompressobj(wbits=47), b""
-        for piece in self._rest:
-            packed = piece
-            with suppress(zlib.error):
-                while packed:  # a step at a time: a small piece may unpack to gigabytes
-                    end = end[1 - len(self._secret) :] + unpack.decompress(packed, _LONGEST_ERROR)
-                    packed = unpack.unconsumed_tail
+        end = self.error  # what was read is in the unpacker already
+        for number, piece in enumerate(chain([self._read], self._rest)):
+            if number:
+                self._unpacker.feed(piece)
+            try:
+                for step_number, step in enumerate(self._unpacker.steps()):
+                    end = end[1 - len(self._secret) :] + step
                     if self._secret in end:
                         raise BrokenAnswer("it repeated the key")
+                    if step_number:
+                        time.sleep(0)
+            except BadPacking as exc:
+                raise BrokenAnswer(str(exc)) from exc
             yield piece
 
     def close(self) -> None:
@@ -230,6 +268,8 @@ class Upstream:
             answer = UpstreamAnswer(status, headers, connection, self._idle, secret)
             if status >= 400:
                 answer.read_error()
+            else:
+                answer.check_readable()
             return answer
         except TimeoutError as exc:
             connection.close()
@@ -268,6 +308,20 @@ class Upstream:
         if _BREAKS_LINES.search("".join(lines)):
             raise ValueError("A header of the request would break into two.")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _encoding_in(headers: Headers) -> str:
+    """Return the Content-Encoding of an answer, "" where its body is not packed."""
+    codings = [value.strip() for name, value in headers if name.lower() == "content-encoding"]
+    return ", ".join(coding for coding in codings if coding and coding.lower() != "identity")
+
+
+def _is_text(content: bytes) -> bool:
+    """Return whether this is plain text, in which a secret can be seen, whatever encoding the headers name."""
+    try:
+        return all(character.isprintable() or character.isspace() for character in content.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _tls_context() -> ssl.SSLContext:

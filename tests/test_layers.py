@@ -29,7 +29,8 @@ PURE: dict[str, set[str]] = {
     "slices": set(),
     "gemini": {"paths", "slices"},
     "quota": set(),
-    "tokens": {"slices"},
+    "unpacking": set(),
+    "tokens": {"slices", "unpacking"},
     "masking": set(),
     "waiting": set(),
     "clock": set(),
@@ -43,7 +44,7 @@ PURE: dict[str, set[str]] = {
     "http1": {"gemini"},
     "headers": {"gemini", "masking"},
     "way_out": set(),
-    "upstream": {"gemini", "headers", "http1", "masking", "sockets", "way_out"},
+    "upstream": {"gemini", "headers", "http1", "masking", "sockets", "unpacking", "way_out"},
 }
 KNOWS_HTTP = {"django.http", "django.urls", "django.views", "django.shortcuts", "http", "requests", "urllib3"}
 

@@ -1,0 +1,89 @@
+"""Packed bodies, unpacked however they are cut, and bodies made to keep us busy."""
+
+import gzip
+import os
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.unpacking import STEP, BadPacking, Unpacker
+
+
+def unpacked(packed: bytes, encoding: str, piece_size: int = 65_536) -> bytes:
+    unpacker, clear = Unpacker(encoding), b""
+    for start in range(0, len(packed), piece_size):
+        unpacker.feed(packed[start : start + piece_size])
+        for step in unpacker.steps():
+            assert len(step) <= STEP
+            clear += step
+    return clear
+
+
+def bare_deflate(content: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(content) + packer.flush()
+
+
+@given(members=st.lists(st.binary(max_size=2_000), min_size=1, max_size=6), size=st.integers(1, 3_000))
+@settings(max_examples=60, deadline=None)
+def test_every_member_of_a_gzip_body_is_unpacked_however_it_is_cut(members: list[bytes], size: int) -> None:
+    assert unpacked(b"".join(map(gzip.compress, members)), "gzip", size) == b"".join(members)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1_000])
+@pytest.mark.parametrize("encoding", ["deflate", "DEFLATE "])
+@pytest.mark.parametrize("pack", [zlib.compress, bare_deflate, gzip.compress])
+def test_deflate_of_every_kind_is_unpacked(pack: object, encoding: str, size: int) -> None:
+    assert callable(pack)
+    assert unpacked(pack(b"hello " * 100), encoding, size) == b"hello " * 100
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 700, b"garbage", b"\r\n", b"\x1f", b"{"])
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_what_follows_the_last_member_is_passed_over(tail: bytes, size: int) -> None:
+    assert unpacked(gzip.compress(b"one") + gzip.compress(b"two") + tail, "gzip", size) == b"onetwo"
+
+
+@pytest.mark.parametrize("size", [STEP - 1, STEP, STEP + 1, STEP + 100, STEP * 3])
+def test_nothing_is_left_behind_at_the_edge_of_a_step(size: int) -> None:
+    content = b"a" * size
+
+    assert unpacked(gzip.compress(content), "gzip", 10_000_000) == content
+
+
+def test_what_was_not_asked_for_comes_with_the_next_call() -> None:
+    content = os.urandom(STEP) * 3
+    unpacker = Unpacker("gzip")
+    unpacker.feed(gzip.compress(content))
+
+    clear = next(unpacker.steps())
+
+    assert clear + b"".join(unpacker.steps()) == content
+
+
+def test_a_bomb_is_not_unpacked_to_its_end() -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(300)) + packer.flush()
+    unpacker = Unpacker("gzip")
+    unpacker.feed(bomb)
+    sizes = map(len, unpacker.steps())
+
+    with pytest.raises(BadPacking):
+        list(zip(range(600), sizes, strict=False))
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"no gzip", gzip.compress(b"x" * 500)[:-8] + bytes(8), gzip.compress(b"") * 2_000],
+    ids=["plain text", "damaged", "too many members"],
+)
+def test_a_body_that_is_not_what_it_says_is_refused(packed: bytes) -> None:
+    with pytest.raises(BadPacking):
+        unpacked(packed, "gzip")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "nonsense"])
+def test_an_encoding_that_is_not_known_is_not_readable(encoding: str) -> None:
+    assert not Unpacker(encoding).is_readable
