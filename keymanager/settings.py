@@ -179,6 +179,7 @@ def _secret_key() -> str:
 # The relay
 DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
 PLACEHOLDER_TOKEN = _token("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
+ALLOW_DEFAULT_TOKEN = _switch("ALLOW_DEFAULT_TOKEN", False)
 TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")
 UPSTREAM_URL, UPSTREAM_VERSION = _upstream("UPSTREAM_URL", "https://generativelanguage.googleapis.com")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)

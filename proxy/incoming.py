@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from django.urls import get_script_prefix
 
 from proxy.base_urls import base_urls, tell_once
+from proxy.default_token import check_default_token
 from proxy.errors import RequestRefused
 from proxy.gemini import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
 from proxy.models import NO_MODEL
@@ -37,9 +38,10 @@ def read_call(request: HttpRequest) -> Call:
         raise RequestRefused(
             401,
             "UNAUTHENTICATED",
-            "Show the token of this key manager: as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
+            "Missing or wrong token. Send it as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
             f"People find the dashboard at {get_script_prefix()}dashboard/.",
         )
+    check_default_token(request.META)
     if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
         raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
     target = _target_of(request, headers)

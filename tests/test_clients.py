@@ -149,7 +149,7 @@ def test_google_genai_shows_googles_own_errors_and_a_wrong_token(google: genai.C
     options = types.HttpOptions(base_url=service.url)
     with (
         genai.Client(api_key="wrong", http_options=options) as stranger,
-        pytest.raises(errors.ClientError, match="Show the token of this key manager"),
+        pytest.raises(errors.ClientError, match="Missing or wrong token"),
     ):
         stranger.models.generate_content(model=FLASH, contents="Hello")
 
@@ -217,7 +217,7 @@ def test_openai_shows_googles_own_errors_and_a_wrong_token(openai_client: openai
         openai_client.chat.completions.create(model="gemini-unknown", messages=messages)
     with (
         openai.OpenAI(api_key="wrong", base_url=openai_client.base_url) as stranger,
-        pytest.raises(openai.AuthenticationError, match="Show the token of this key manager"),
+        pytest.raises(openai.AuthenticationError, match="Missing or wrong token"),
     ):
         stranger.chat.completions.create(model=FLASH, messages=messages)
 

@@ -110,7 +110,7 @@ def _warnings(pool: PoolState) -> list[str]:
     if settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN:
         warnings.append(
             _(
-                "Clients still show the well-known default token. Set PLACEHOLDER_TOKEN in .env, "
+                "Clients still show the well-known default token. Run `python manage.py newtoken` and restart, "
                 "so that nobody else can use these keys."
             )
         )

@@ -108,8 +108,13 @@ def _welcome(imported: str, password: str) -> list[str]:
     if has_default_token:
         lines.append(
             _(
-                "Warning: the token is the well-known default. Whoever reaches this address can use your keys; "
-                "set PLACEHOLDER_TOKEN in .env."
+                "Warning: the token is the well-known default, and is accepted from everywhere (ALLOW_DEFAULT_TOKEN). "
+                "For one of your own: python manage.py newtoken"
+            )
+            if settings.ALLOW_DEFAULT_TOKEN
+            else _(
+                "Warning: the token is the well-known default, so only this machine and private networks are answered. "
+                "For one of your own: python manage.py newtoken"
             )
         )
     return lines
