@@ -7,6 +7,7 @@ to the letter where a mistake would mix up two answers: whatever looks odd ends 
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
@@ -16,8 +17,11 @@ from proxy.gemini import Headers
 _PIECE = 65_536
 _LONGEST_HEAD = 262_144
 _LONGEST_LINE = 8_192
+_LONGEST_TRAILERS = 16_384
+_MOST_HEADS = 20  # of 1xx, and the one that counts
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a tab is none
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\Z")
 
 
@@ -31,6 +35,7 @@ class Http1Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._buffer = b""
+        self._at = 0  # so much of the buffer was taken
         self._length: int | None = 0
         self._is_chunked = False
         self.is_reusable = False
@@ -58,9 +63,12 @@ class Http1Connection:
 
     def read_head(self, *, is_head_request: bool) -> tuple[int, Headers]:
         """Return status and headers of the answer. Raises BrokenAnswer, or what the socket raises."""
-        status = 100
-        while status < 200:  # 100 Continue and 103 Early Hints are not the answer
+        for _ in range(_MOST_HEADS):  # 100 Continue and 103 Early Hints are not the answer
             status, minor, headers = self._read_one_head()
+            if status >= 200:
+                break
+        else:
+            raise BrokenAnswer("There is no end of 1xx answers.")
         lengths = {value for name, value in headers if name.lower() == "content-length"}
         codings = [value.lower() for name, value in headers if name.lower() == "transfer-encoding"]
         connection = ",".join(value.lower() for name, value in headers if name.lower() == "connection")
@@ -81,18 +89,17 @@ class Http1Connection:
         return status, headers
 
     def _read_one_head(self) -> tuple[int, bytes, Headers]:
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > _LONGEST_HEAD:
+        while (end := self._buffer.find(b"\r\n\r\n", self._at)) < 0:
+            if self._ready > _LONGEST_HEAD:
                 raise BrokenAnswer("The head of the answer has no end.")
             self._receive()
-        lines = self._buffer[:end].split(b"\r\n")
-        self._buffer = self._buffer[end + 4 :]
+        lines = self._take(end + 4 - self._at)[:-4].split(b"\r\n")
         if not (found := _STATUS_LINE.match(lines[0])):
             raise BrokenAnswer("The answer is no HTTP/1.1.")
         headers: Headers = []
         for line in lines[1:]:
             name, colon, value = line.decode("latin-1").partition(":")
-            if not colon or not _HEADER_NAME.match(name) or "\n" in value or "\r" in value:
+            if not colon or not _HEADER_NAME.match(name) or _CONTROL_CHARACTER.search(value):
                 raise BrokenAnswer("The answer has a malformed header.")
             headers.append((name, value.strip(" \t")))
         return int(found[2]), found[1], headers
@@ -108,23 +115,23 @@ class Http1Connection:
         elif self._length is None:
             try:
                 while True:
-                    if self._buffer:
-                        yield self._take(len(self._buffer))
+                    if self._ready:
+                        yield self._take(self._ready)
                     self._receive()
             except BrokenAnswer:
                 return  # closing the connection is this answer's end
         else:
             left = self._length
             while left:
-                if not self._buffer:
+                if not self._ready:
                     self._receive()
                 piece = self._take(left)
                 left -= len(piece)
                 yield piece
-        self.is_reusable = self._may_stay and not self._buffer
+        self.is_reusable = self._may_stay and not self._ready
 
     def _chunks(self) -> Iterator[bytes]:
-        left, expects = 0, "size"
+        left, expects, trailers = 0, "size", 0
         while expects != "nothing":
             ready = []
             while expects != "nothing":  # everything that has arrived, in one piece
@@ -142,6 +149,7 @@ class Http1Connection:
                     left = int(found[1], 16)
                     expects = "data" if left else "trailers"
                 elif expects == "trailers":
+                    trailers = _checked(trailers + len(line))
                     expects = "trailers" if line else "nothing"
                 elif line:
                     raise BrokenAnswer("A chunk of the answer does not end where it should.")
@@ -154,23 +162,39 @@ class Http1Connection:
 
     def _line(self) -> bytes | None:
         """Take a line off the buffer; None when it has not come whole."""
-        end = self._buffer.find(b"\r\n")
+        end = self._buffer.find(b"\r\n", self._at)
         if end < 0:
-            if len(self._buffer) > _LONGEST_LINE:
+            if self._ready > _LONGEST_LINE:
                 raise BrokenAnswer("The answer has a malformed chunk.")
             return None
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        line, self._at = self._buffer[self._at : end], end + 2
         return line
 
     def _take(self, at_most: int) -> bytes:
-        piece, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
+        piece = self._buffer[self._at : self._at + at_most]
+        self._at += len(piece)
         return piece
+
+    @property
+    def _ready(self) -> int:
+        """How many bytes have come and were not taken."""
+        return len(self._buffer) - self._at
 
     def _receive(self) -> None:
         received = self.sock.recv(_PIECE)
         if not received:
             raise BrokenAnswer("The connection was closed in the middle of an answer.")
-        self._buffer += received
+        if len(received) == _PIECE:  # there is more already: without this nobody else would have a turn
+            time.sleep(0)
+        self._buffer = self._buffer[self._at :] + received
+        self._at = 0
 
     def close(self) -> None:
         self.sock.close()
+
+
+def _checked(trailers: int) -> int:
+    """Return the size of the trailers so far, in bytes."""
+    if trailers > _LONGEST_TRAILERS:
+        raise BrokenAnswer("The trailers of the answer have no end.")
+    return trailers

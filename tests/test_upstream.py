@@ -767,6 +767,54 @@ def test_a_connection_that_said_more_or_odd_things_is_not_used_again(
     assert raw.connections == 2
 
 
+@pytest.mark.parametrize("odd", [b"\0", b"\x01", b"\x1b[31m", b"\x7f", b"a\nb", b"a\rb"])
+@pytest.mark.parametrize("status", [200, 429, 500])
+def test_a_header_with_a_control_character_breaks_the_answer(
+    raw: RawUpstream, raw_upstream: Upstream, odd: bytes, status: int
+) -> None:
+    raw.script(b"HTTP/1.1 %d Odd\r\nX-Odd: %b\r\nContent-Length: 2\r\n\r\nok" % (status, odd))
+
+    with pytest.raises(AnswerLost):
+        raw_upstream.send(call(), ONE)
+
+
+def test_a_tab_in_a_header_is_no_harm(raw: RawUpstream, raw_upstream: Upstream) -> None:
+    raw.script(b"HTTP/1.1 200 OK\r\nX-Tab: a\tb\r\nContent-Length: 2\r\n\r\nok")
+
+    answer = raw_upstream.send(call(), ONE)
+
+    assert ("X-Tab", "a\tb") in answer.headers
+    assert content_of(answer) == b"ok"
+
+
+def test_a_few_interim_answers_pass_and_many_break_it_off(raw: RawUpstream, raw_upstream: Upstream) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    raw.script(hint * 19 + OK)
+    raw.script(hint * 20 + OK)
+
+    assert content_of(raw_upstream.send(call(), ONE)) == b"ok"
+    with pytest.raises(AnswerLost):
+        raw_upstream.send(call(), ONE)
+
+
+def test_trailers_without_end_break_the_answer_off(raw: RawUpstream, raw_upstream: Upstream) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    raw.script(chunked + b"X-More: 1\r\n" * 20_000 + b"\r\n")
+    raw.script(chunked + b"X-Few: 1\r\n\r\n")
+
+    with pytest.raises(ConnectionResetError):
+        content_of(raw_upstream.send(call(), ONE))
+    assert content_of(raw_upstream.send(call(), ONE)) == b"ok"
+
+
+def test_an_answer_in_chunks_of_one_byte_comes_whole(raw: RawUpstream, raw_upstream: Upstream) -> None:
+    content = bytes(range(33, 127)) * 2_000
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
+    raw.script(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+    assert content_of(raw_upstream.send(call(), ONE)) == content
+
+
 def test_what_an_idle_connection_says_unasked_is_no_answer(raw: RawUpstream, raw_upstream: Upstream) -> None:
     raw.script(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", raw.KEEP)
     raw.script(OK, raw.KEEP)
