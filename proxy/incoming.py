@@ -20,6 +20,7 @@ from proxy.default_token import check_default_token
 from proxy.errors import RequestRefused
 from proxy.gemini import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
 from proxy.models import NO_MODEL
+from proxy.packed_bodies import TooLargeUnpacked, unpacked
 from proxy.paths import BadPath, UnknownPath
 from proxy.tokens import estimate_input_tokens
 from proxy.upstream import Call
@@ -50,9 +51,12 @@ def read_call(request: HttpRequest) -> Call:
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
     if body and size and (target.has_model_in_body or spends_quota):
-        with ExitStack() as on_failure, _bytes_of(body) as content:
+        with ExitStack() as on_failure, ExitStack() as opened:
             if not isinstance(body, bytes):
                 on_failure.callback(body.close)
+            content = opened.enter_context(_bytes_of(body))
+            if encoding := request.META.get("HTTP_CONTENT_ENCODING"):
+                content = _unpacked(content, encoding, opened)
             if target.has_model_in_body:
                 model_name = _model_in(content)
             if spends_quota:
@@ -119,6 +123,13 @@ def _target_of(request: HttpRequest, headers: Headers) -> Target:
     return target
 
 
+def _unpacked(content: bytes | mmap.mmap, encoding: str, opened: ExitStack) -> bytes | mmap.mmap:
+    try:
+        return opened.enter_context(unpacked(content, encoding, _most_bytes()))
+    except TooLargeUnpacked as exc:
+        raise _too_large() from exc
+
+
 def _model_in(content: bytes | mmap.mmap) -> str:
     try:
         return model_in_json(content)
@@ -143,7 +154,7 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
         )
     if not is_chunked and not (length.isascii() and length.isdigit()):
         return None, 0
-    most = int(settings.MAX_BODY_MB * 1024 * 1024)
+    most = _most_bytes()
     expected = None if is_chunked else int(length)
     if (expected or 0) > most:
         raise _too_large()
@@ -181,6 +192,10 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 def _check_whole(size: int, expected: int | None) -> None:
     if expected is not None and size < expected:
         raise RequestRefused(400, "INVALID_ARGUMENT", f"The body ended after {size} of {expected} bytes.")
+
+
+def _most_bytes() -> int:
+    return int(settings.MAX_BODY_MB * 1024 * 1024)
 
 
 def _too_large() -> RequestRefused:

@@ -10,7 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
@@ -121,7 +121,10 @@ def test_a_path_of_nobody_is_answered_also_where_the_host_is_odd(client: Client,
     assert "base URL" in message
 
 
-def test_a_relayed_request_needs_no_csrf_token_and_leaves_no_cookie(gemini: FakeGemini, pool: Pool) -> None:
+def test_a_relayed_request_needs_no_csrf_token_and_leaves_no_cookie(
+    gemini: FakeGemini, pool: Pool, settings: Settings
+) -> None:
+    settings.ALLOW_DEFAULT_TOKEN = True
     pool("one")
     strict = Client(enforce_csrf_checks=True, headers={"x-goog-api-key": TOKEN, "origin": "https://elsewhere.example"})
 

@@ -177,7 +177,8 @@ def test_clients_that_leave_at_any_moment_mix_nothing_up(own_service: Service, g
     # Of a request that was cut off on its way nobody can tell whether Google took it: it counts.
     accepted = gemini.accepted.items()
     assert eventually(lambda: all(own_service.answers().get(row, 0) >= number for row, number in accepted), 10)
-    assert sum(own_service.answers().values()) <= gemini.accepted.total() + 10
+    left = sum(number % 3 == 0 or number % 7 == 0 for number in range(400))
+    assert sum(own_service.answers().values()) <= gemini.accepted.total() + left
     assert {own_service.ask().status_code for _ in range(10)} == {200}
 
 
