@@ -224,8 +224,8 @@ SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
 ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DEFAULT_EXCEPTION_REPORTER = "proxy.error_pages.MaskingReporter"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "proxy.error_pages.NoPostedData"
+DEFAULT_EXCEPTION_REPORTER = "proxy.security.error_pages.MaskingReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "proxy.security.error_pages.NoPostedData"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -249,7 +249,7 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "proxy.page_bodies.limit_bodies",
+    "proxy.security.page_bodies.limit_bodies",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -313,7 +313,7 @@ CONTENT_SECURITY_POLICY = {
 }
 # What somebody who is logged in may send to a page: 100,000 keys to paste. The relay has MAX_BODY_MB instead.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
-FILE_UPLOAD_HANDLERS = ["proxy.page_bodies.NoFiles"]
+FILE_UPLOAD_HANDLERS = ["proxy.security.page_bodies.NoFiles"]
 
 DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -343,7 +343,7 @@ LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {
         "masked": {
-            "()": "proxy.masking.MaskingFormatter",
+            "()": "proxy.security.masking.MaskingFormatter",
             "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s",
             "secrets": [PLACEHOLDER_TOKEN],
         }

@@ -12,7 +12,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, QuerySet
 
-from proxy.masking import mask_text
+from proxy.security.masking import mask_text
 
 MOST_TOLD = 5  # labels in an entry
 _LONGEST = 200  # of LogEntry.object_repr

@@ -8,8 +8,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.urls import get_script_prefix
 
-from proxy.masking import mask_text
 from proxy.paths import Oddity
+from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)
 

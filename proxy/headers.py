@@ -3,7 +3,7 @@
 import re
 
 from proxy.gemini import CREDENTIAL_HEADERS, Headers
-from proxy.masking import mask_bytes
+from proxy.security.masking import mask_bytes
 
 # RFC 9110, 7.6.1: these end at each hop.
 _HOP_BY_HOP = {

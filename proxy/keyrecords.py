@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from proxy.keynames import calls_it_a_name, is_generic, is_placeholder, label_before, split_label
-from proxy.masking import KEY_SHAPE
+from proxy.security.masking import KEY_SHAPE
 
 # Nothing of a longer word; but "\nAIza…" and "key%3DAIza…" may come before it as they are written in strings and URLs.
 KEY = re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{KEY_SHAPE.pattern})(?![\w-])", re.ASCII)

@@ -28,7 +28,7 @@ from django.utils.timezone import now
 from django.utils.translation import gettext, ngettext
 
 from proxy.client_address import client_address
-from proxy.masking import mask_text
+from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from proxy.demo import Plan, fill
-from proxy.masking import KEY_SHAPE
 from proxy.models import (
     ApiKey,
     DailyUsage,
@@ -35,6 +34,7 @@ from proxy.quota import day_start
 from proxy.reports import today
 from proxy.reports.period import Period
 from proxy.reports.traffic import first_byte_steps
+from proxy.security.masking import KEY_SHAPE
 from tests.conftest import fake_secret
 
 ROWS = (ApiKey, DailyUsage, ExhaustionEvent, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Quota)

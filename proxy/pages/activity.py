@@ -8,7 +8,6 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from proxy.masking import mask_text
 from proxy.models import ApiKey
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.links import key_address
@@ -17,6 +16,7 @@ from proxy.pages.requests import number_in
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import activity as report
 from proxy.retention import ACTIVITY_DAYS
+from proxy.security.masking import mask_text
 
 if TYPE_CHECKING:
     from django.contrib.admin.models import LogEntry

@@ -12,8 +12,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from proxy.masking import mask_text
 from proxy.models import LoggedRequest
+from proxy.security.masking import mask_text
 
 # Every variable of the README's table, in its order.
 SETTINGS = (

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString, mark_safe
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
-from proxy.masking import mask_text
+from proxy.security.masking import mask_text
 
 
 class NoPostedData(SafeExceptionReporterFilter):
