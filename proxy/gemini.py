@@ -13,8 +13,8 @@ from itertools import islice
 from mmap import mmap
 from urllib.parse import parse_qsl, unquote_plus
 
+from proxy.bodies.slices import slice_ends
 from proxy.paths import GENERATING, BadPath, Oddity, find_route
-from proxy.slices import slice_ends
 
 Headers = list[tuple[str, str]]
 

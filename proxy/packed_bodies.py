@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxy.unpacking import STEP, BadPacking, Unpacker
+from proxy.bodies.decompression import STEP, BadPacking, Unpacker
 
 
 class TooLargeUnpacked(ValueError):

@@ -5,8 +5,8 @@ import re
 from mmap import mmap
 from typing import Any, NamedTuple
 
-from proxy.slices import slice_ends
-from proxy.unpacking import BadPacking, Unpacker
+from proxy.bodies.decompression import BadPacking, Unpacker
+from proxy.bodies.slices import slice_ends
 
 
 class Tokens(NamedTuple):

@@ -24,12 +24,12 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
+from proxy.bodies.decompression import BadPacking, Unpacker
 from proxy.gemini import Headers, Target, credential_for
 from proxy.headers import handed_back, sent_on
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.security.masking import mask_bytes
 from proxy.sockets import has_unread, is_open
-from proxy.unpacking import BadPacking, Unpacker
 from proxy.way_out import credentials_for, proxy_for
 
 logger = logging.getLogger(__name__)

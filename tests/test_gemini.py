@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxy.bodies.slices import SLICE_BYTES
 from proxy.gemini import (
     BadModelName,
     Headers,
@@ -24,7 +25,6 @@ from proxy.gemini import (
     read_target,
 )
 from proxy.paths import BadPath, UnknownPath
-from proxy.slices import SLICE_BYTES
 from proxy.tokens import estimate_input_tokens
 
 MODEL = "gemini-2.5-flash"
