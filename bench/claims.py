@@ -86,9 +86,9 @@ def _fill(pool: Pool) -> None:
     """Make keys and projects, exhaust the first of these for the day, and let the limits of all be known."""
     from django.utils import timezone  # noqa: PLC0415
 
+    from proxy.gemini.quota_day import next_reset  # noqa: PLC0415
+    from proxy.gemini.refusals import Window  # noqa: PLC0415
     from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation  # noqa: PLC0415
-    from proxy.quota import next_reset  # noqa: PLC0415
-    from proxy.refusals import Window  # noqa: PLC0415
 
     moment = timezone.now()
     until = next_reset(moment, timezone.get_default_timezone())

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxy.claims import Claim
-from proxy.gemini import Headers
+from proxy.gemini.target import Headers
+from proxy.gemini.tokens import TokenMeter
 from proxy.ledger import Ledger
-from proxy.tokens import TokenMeter
 from proxy.upstream import UpstreamAnswer
 
 

@@ -8,7 +8,7 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.urls import get_script_prefix
 
-from proxy.paths import Oddity
+from proxy.gemini.paths import Oddity
 from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)

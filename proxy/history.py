@@ -11,9 +11,9 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
+from proxy.gemini.tokens import Tokens
 from proxy.models import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
 from proxy.sums import addition_to, identity_of, numbers_of
-from proxy.tokens import Tokens
 from proxy.windows import adapt
 
 NO_TOKENS = Tokens()

@@ -18,11 +18,11 @@ from django.urls import get_script_prefix
 from proxy.base_urls import base_urls, tell_once
 from proxy.default_token import check_default_token
 from proxy.errors import RequestRefused
-from proxy.gemini import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini.paths import BadPath, UnknownPath
+from proxy.gemini.target import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini.tokens import estimate_input_tokens
 from proxy.models import NO_MODEL
 from proxy.packed_bodies import TooLargeUnpacked, unpacked
-from proxy.paths import BadPath, UnknownPath
-from proxy.tokens import estimate_input_tokens
 from proxy.upstream import Call
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from proxy.claims import Claim, PoolExhausted, Wish
+from proxy.gemini.refusals import Fault, Refusal
+from proxy.gemini.tokens import Tokens
 from proxy.history import NO_TOKENS, FinishedRequest
 from proxy.ledger import Ledger
-from proxy.refusals import Fault, Refusal
-from proxy.tokens import Tokens
 from proxy.upstream import Call
 
 logger = logging.getLogger(__name__)

@@ -34,6 +34,9 @@ from proxy.claiming import Claiming
 from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.clock import ClockWatch
 from proxy.entries import AskedFor, Booking, Entry, Finished
+from proxy.gemini.quota_day import next_reset, quota_day
+from proxy.gemini.refusals import Fault, Refusal, rests_until
+from proxy.gemini.tokens import Tokens
 from proxy.history import FinishedRequest, write_history
 from proxy.models import lock_quotas
 from proxy.posting import (
@@ -46,11 +49,8 @@ from proxy.posting import (
     write_rest,
     write_spent_day,
 )
-from proxy.quota import next_reset, quota_day
-from proxy.refusals import Fault, Refusal, rests_until
 from proxy.retention import prune
 from proxy.rotation import FoundRotation, Progress
-from proxy.tokens import Tokens
 from proxy.waiting import WaitingRoom
 from proxy.windows import after_clock_was_set, correct
 

@@ -7,8 +7,8 @@ from django.db.backends.utils import CursorWrapper
 
 from proxy.claiming import pause_ns
 from proxy.claims import Claim
+from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
-from proxy.refusals import Fault, Refusal, Window
 from proxy.windows import give_back, now_ns
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table

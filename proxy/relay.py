@@ -11,9 +11,9 @@ import time
 
 from proxy.answer import Answer, CountedBody
 from proxy.claims import Claim
+from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.journey import Journey
 from proxy.ledger import Ledger
-from proxy.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.upstream import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}

@@ -9,8 +9,8 @@ from django.contrib.admin.models import LogEntry
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
+from proxy.gemini.quota_day import quota_day
 from proxy.models import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
-from proxy.quota import quota_day
 from proxy.sums import addition_to, identity_of, numbers_of
 from proxy.windows import adapt
 

@@ -11,8 +11,8 @@ from django.db.backends.utils import CursorWrapper
 
 from proxy.candidate import COLUMNS, Candidate, Key
 from proxy.clock import SECOND
+from proxy.gemini.quota_day import next_reset, quota_day
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, Quota, Rotation
-from proxy.quota import next_reset, quota_day
 from proxy.windows import TENTH, adapt, add, expire, now_ns, opening
 
 _DUE_AT_ONCE = 100

@@ -25,7 +25,7 @@ from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.bodies.decompression import BadPacking, Unpacker
-from proxy.gemini import Headers, Target, credential_for
+from proxy.gemini.target import Headers, Target, credential_for
 from proxy.headers import handed_back, sent_on
 from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.security.masking import mask_bytes

@@ -11,11 +11,11 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils.translation import gettext
 
+from proxy.gemini.quota_day import day_start, next_reset, quota_day
+from proxy.gemini.refusals import Window
 from proxy.keyfile import POSSIBLE_SECRET
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
 from proxy.pool import add_keys
-from proxy.quota import day_start, next_reset, quota_day
-from proxy.refusals import Window
 
 _MOST = 2**53  # what JSON can say exactly, and any database can hold
 _FIRST_DAY = date(2020, 1, 1)  # before there was anything to count

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from proxy.claiming import Claiming
 from proxy.claims import Claim, PoolExhausted, Wish
+from proxy.gemini.refusals import Refusal, Window, read_refusal
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation, Use
-from proxy.refusals import Refusal, Window, read_refusal
-from proxy.tokens import Tokens
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, fake_secret, is_soon, wish_for
 from tests.gemini_errors import Reply, Violation

@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from proxy.demo import Plan, fill
+from proxy.gemini.quota_day import day_start
 from proxy.models import (
     ApiKey,
     DailyUsage,
@@ -30,7 +31,6 @@ from proxy.models import (
     Quota,
 )
 from proxy.pool import add_keys
-from proxy.quota import day_start
 from proxy.reports import today
 from proxy.reports.period import Period
 from proxy.reports.traffic import first_byte_steps

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini import Headers
+from proxy.gemini.target import Headers
 from proxy.http1 import BrokenAnswer, Http1Connection
 
 

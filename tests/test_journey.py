@@ -13,9 +13,9 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.gemini.refusals import Refusal, Window
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, Quota, Rotation
-from proxy.refusals import Refusal, Window
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, GENERATE, STREAM, TOKEN, Pool, ask, claim_of, error_in, fake_secret, is_soon
 from tests.fake_gemini import FakeGemini, Reply

@@ -10,10 +10,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.gemini.refusals import Fault
 from proxy.keycheck import BadKeysWatch, recheck_bad_keys
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, KeyState
-from proxy.refusals import Fault
 from tests import gemini_errors as errors
 from tests.conftest import Pool, ask, claim_of, fake_secret, is_soon, locked_database
 from tests.fake_gemini import FakeGemini

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from proxy.claims import Claim, PoolExhausted
 from proxy.entries import Booking
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger, LedgerUnavailable
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
-from proxy.refusals import Fault, Refusal, Window
-from proxy.tokens import Tokens
 from tests.conftest import (
     FLASH,
     STREAM,

@@ -13,14 +13,14 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
+from proxy.gemini.quota_day import next_reset
+from proxy.gemini.refusals import Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
 from proxy.pages.tables import Cell, Column, Table
-from proxy.quota import next_reset
-from proxy.refusals import Refusal, Window
 from proxy.reports import remaining, traffic
 from proxy.reports.period import Period
-from proxy.tokens import Tokens
 from tests.conftest import FLASH, Pool, fake_secret
 
 PACIFIC = ZoneInfo("America/Los_Angeles")

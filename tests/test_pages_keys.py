@@ -14,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, Project, Quota, Rotation
 from proxy.pages.heatmaps import calendar
-from proxy.refusals import Fault, Refusal, Window
 from proxy.reports import today
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, fake_secret

@@ -20,14 +20,14 @@ from django.utils.html import strip_tags
 from pytest_django.fixtures import Settings
 
 import keymanager
+from proxy.gemini.refusals import Fault, Window
+from proxy.gemini.tokens import Tokens
 from proxy.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota
 from proxy.pages.lanes import hours, lanes
 from proxy.pool import add_keys
-from proxy.refusals import Fault, Window
 from proxy.reports.exhaustion import MOST_LANES, MOST_RESTS, QuotaDay, median_of, needed
 from proxy.reports.health import SETTINGS
-from proxy.tokens import Tokens
 from tests.conftest import FLASH, fake_secret
 
 PRO = "gemini-2.5-pro"

@@ -12,11 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from proxy.claims import Claim, PoolExhausted
+from proxy.gemini.refusals import Fault, Limits, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.pool import add_keys
-from proxy.refusals import Fault, Limits, Refusal, Window
-from proxy.tokens import Tokens
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret, locked_database
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California, and where `clocks` stop

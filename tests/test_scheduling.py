@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.claims import Claim, PoolExhausted
+from proxy.gemini.refusals import Limits, Refusal, Window
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.models.quotas import SET_NAMES
 from proxy.pool import add_keys
-from proxy.refusals import Limits, Refusal, Window
 from tests.conftest import FLASH, Clocks, fake_secret, stopped_clocks, wish_for
 
 PACIFIC = ZoneInfo("America/Los_Angeles")

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.bodies.slices import SLICE_BYTES
-from proxy.tokens import TokenMeter, Tokens, estimate_input_tokens
+from proxy.gemini.tokens import TokenMeter, Tokens, estimate_input_tokens
 
 FINAL = {"promptTokenCount": 35, "candidatesTokenCount": 12, "thoughtsTokenCount": 62, "totalTokenCount": 109}
 EXPECTED = Tokens(35, 12, 62, 0)

@@ -12,11 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
 from proxy.pool import add_keys
-from proxy.refusals import Fault, Refusal, Window
-from proxy.tokens import Tokens
 from tests import gemini_errors as errors
 from tests.conftest import (
     FLASH,

@@ -8,10 +8,10 @@ from django.db.models import Count, Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from proxy.gemini.refusals import Fault
 from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.projects import CHUNK, Project
 from proxy.models.quotas import Quota, lock_quotas
-from proxy.refusals import Fault
 from proxy.security.masking import last_four
 
 # When a key that went bad is asked about, and how long the pauses get, which double each time.

@@ -11,9 +11,9 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.gemini.refusals import Window
 from proxy.models import ExhaustionEvent
 from proxy.models.exhaustion import WINDOWS
-from proxy.refusals import Window
 from proxy.reports.exhaustion import QuotaDay
 from proxy.templatetags.proxy import model_name
 

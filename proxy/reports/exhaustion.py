@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, Q
 
+from proxy.gemini.quota_day import day_start
+from proxy.gemini.refusals import Window
 from proxy.models import ApiKey, ExhaustionEvent
-from proxy.quota import day_start
-from proxy.refusals import Window
 from proxy.reports.period import Period
 
 MOST_LANES = 100

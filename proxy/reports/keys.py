@@ -10,9 +10,9 @@ from django.db.models.functions import Cast, Coalesce, Concat, Length, Right
 from django.db.models.lookups import GreaterThan
 from django.utils.translation import gettext
 
+from proxy.gemini.quota_day import day_start
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, LoggedRequest, Outcome, Quota
 from proxy.models.quotas import limit_in_force
-from proxy.quota import day_start
 from proxy.reports.period import Period
 from proxy.reports.pool import today
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
 
-from proxy.quota import day_start, quota_day
+from proxy.gemini.quota_day import day_start, quota_day
 
 HOUR = timedelta(hours=1)
 DAYS = {"7d": 7, "28d": 28, "90d": 90}

@@ -8,9 +8,9 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F
 
+from proxy.gemini.quota_day import quota_day
 from proxy.models import ApiKey, ExhaustionEvent, KeyState, Quota
 from proxy.models.quotas import QuotaQuerySet
-from proxy.quota import quota_day
 from proxy.reports.period import Period
 
 

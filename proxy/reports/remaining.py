@@ -8,9 +8,9 @@ from django.conf import settings
 from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
+from proxy.gemini.quota_day import day_start, next_reset
 from proxy.models import Project
 from proxy.models.quotas import limit_in_force
-from proxy.quota import day_start, next_reset
 from proxy.reports.period import Period
 from proxy.reports.pool import quotas_of, today
 

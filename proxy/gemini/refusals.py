@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from proxy.errorbody import error_in, metadata_in, violations_in
-from proxy.quota import next_reset
+from proxy.gemini.error_body import error_in, metadata_in, violations_in
+from proxy.gemini.quota_day import next_reset
 
 
 class Window(StrEnum):

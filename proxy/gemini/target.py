@@ -1,6 +1,6 @@
 """What a request asks of the Gemini API: paths, models, credentials. Pure functions, no Django, no HTTP.
 
-Errors are read in `refusals.py`, token counts in `tokens.py`. Facts come from ai.google.dev/api and from recordings
+Errors are read in `gemini/refusals.py`, token counts in `gemini/tokens.py`. Facts come from ai.google.dev/api and from recordings
 of the official clients.
 """
 
@@ -14,7 +14,7 @@ from mmap import mmap
 from urllib.parse import parse_qsl, unquote_plus
 
 from proxy.bodies.slices import slice_ends
-from proxy.paths import GENERATING, BadPath, Oddity, find_route
+from proxy.gemini.paths import GENERATING, BadPath, Oddity, find_route
 
 Headers = list[tuple[str, str]]
 
@@ -75,7 +75,7 @@ class Target:
 def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
     """Return where `raw_uri`, the request target as the client wrote it, leads.
 
-    Paths as people's base URLs make them become those that are meant, see `paths.py`; OpenAI's lead to Gemini's
+    Paths as people's base URLs make them become those that are meant, see `gemini/paths.py`; OpenAI's lead to Gemini's
     compatible endpoint. Raises UnknownPath, and BadPath for what no path has: `..`, control characters and the like.
     """
     path, _, query = _origin_form(raw_uri).partition("?")
