@@ -7,7 +7,7 @@ from proxy.claims import Claim
 from proxy.gemini.target import Headers
 from proxy.gemini.tokens import TokenMeter
 from proxy.ledger import Ledger
-from proxy.upstream import UpstreamAnswer
+from proxy.upstream.exchange import UpstreamAnswer
 
 
 class CountedBody:

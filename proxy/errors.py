@@ -11,7 +11,7 @@ from django.http import JsonResponse
 from proxy.claims import Overloaded, PoolExhausted
 from proxy.ledger import LedgerUnavailable
 from proxy.relay import DeadlineExceeded
-from proxy.upstream import AnswerLost, UpstreamUnreachable
+from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 logger = logging.getLogger(__name__)
 

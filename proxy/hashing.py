@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
-from proxy.sockets import is_gevent
+from proxy.upstream.sockets import is_gevent
 
 
 class ThreadedHasher(PBKDF2PasswordHasher):

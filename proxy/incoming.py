@@ -23,7 +23,7 @@ from proxy.gemini.target import BadModelName, Headers, Target, credentials_in, h
 from proxy.gemini.tokens import estimate_input_tokens
 from proxy.models import NO_MODEL
 from proxy.packed_bodies import TooLargeUnpacked, unpacked
-from proxy.upstream import Call
+from proxy.upstream.exchange import Call
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 _REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)

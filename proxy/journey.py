@@ -11,7 +11,7 @@ from proxy.gemini.refusals import Fault, Refusal
 from proxy.gemini.tokens import Tokens
 from proxy.history import NO_TOKENS, FinishedRequest
 from proxy.ledger import Ledger
-from proxy.upstream import Call
+from proxy.upstream.exchange import Call
 
 logger = logging.getLogger(__name__)
 

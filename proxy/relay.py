@@ -14,7 +14,7 @@ from proxy.claims import Claim
 from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.journey import Journey
 from proxy.ledger import Ledger
-from proxy.upstream import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
 LOST = 504  # how an answer that never came is counted: Google may have done the work

@@ -21,8 +21,8 @@ from proxy.journey import Journey
 from proxy.keycheck import BadKeysWatch
 from proxy.ledger import ledger
 from proxy.relay import relay
-from proxy.sockets import ClientWatch
-from proxy.upstream import Call, Upstream
+from proxy.upstream.exchange import Call, Upstream
+from proxy.upstream.sockets import ClientWatch
 
 upstream = Upstream(
     settings.UPSTREAM_URL,

@@ -30,7 +30,7 @@ from proxy.ledger import Ledger, ledger
 from proxy.models import ApiKey, DailyUsage
 from proxy.pool import add_keys
 from proxy.rotation import Progress
-from proxy.upstream import Upstream
+from proxy.upstream.exchange import Upstream
 from tests.fake_gemini import FakeGemini
 
 TOKEN = "PLACEHOLDER_GEMINI_TOKEN"

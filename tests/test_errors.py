@@ -12,7 +12,7 @@ from proxy.claims import Overloaded, PoolExhausted
 from proxy.errors import RequestRefused, error_response, in_words, response_for
 from proxy.ledger import LedgerUnavailable
 from proxy.relay import DeadlineExceeded
-from proxy.upstream import AnswerLost, UpstreamUnreachable
+from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 NOW = datetime(2026, 11, 23, 20, 0, 0, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ from pytest_django.fixtures import Settings
 from proxy.errors import RequestRefused
 from proxy.incoming import read_call
 from proxy.models import NO_MODEL
-from proxy.upstream import Call
+from proxy.upstream.exchange import Call
 from tests.conftest import CHAT, FLASH, GENERATE, TOKEN, Pool, ask, error_in
 from tests.fake_gemini import FakeGemini
 

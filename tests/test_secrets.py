@@ -196,7 +196,7 @@ def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
     places = [
         "proxy.views.relay",
         "proxy.views.read_call",
-        "proxy.upstream.Upstream.send",
+        "proxy.upstream.exchange.Upstream.send",
         "proxy.ledger.Claiming.grant",
     ]
     for where in places:

@@ -1,7 +1,7 @@
 """One exchange with the Gemini API. No Django.
 
-Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `http1.py`,
-and which headers travel in `headers.py`. There are no cookies, and no redirects are followed.
+Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `upstream/http1.py`,
+and which headers travel in `upstream/headers.py`. There are no cookies, and no redirects are followed.
 """
 
 import errno
@@ -26,11 +26,11 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.bodies.decompression import BadPacking, Unpacker
 from proxy.gemini.target import Headers, Target, credential_for
-from proxy.headers import handed_back, sent_on
-from proxy.http1 import BrokenAnswer, Http1Connection
 from proxy.security.masking import mask_bytes
-from proxy.sockets import has_unread, is_open
-from proxy.way_out import credentials_for, proxy_for
+from proxy.upstream.headers import handed_back, sent_on
+from proxy.upstream.http1 import BrokenAnswer, Http1Connection
+from proxy.upstream.outbound_proxy import credentials_for, proxy_for
+from proxy.upstream.sockets import has_unread, is_open
 
 logger = logging.getLogger(__name__)
 
