@@ -297,7 +297,7 @@ USE_TZ = True
 STATIC_URL = "/static/"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "proxy.prefix.PrefixedFiles"},
+    "staticfiles": {"BACKEND": "proxy.client.prefix.PrefixedFiles"},
 }
 WHITENOISE_USE_FINDERS = True
 # Pages load nothing from elsewhere, and run nothing that is written into them.

@@ -27,7 +27,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.timezone import now
 from django.utils.translation import gettext, ngettext
 
-from proxy.client_address import client_address
+from proxy.client.address import client_address
 from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)

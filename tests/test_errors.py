@@ -9,7 +9,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from proxy.claims import Overloaded, PoolExhausted
-from proxy.errors import RequestRefused, error_response, in_words, response_for
+from proxy.client.errors import RequestRefused, error_response, in_words, response_for
 from proxy.ledger import LedgerUnavailable
 from proxy.relay import DeadlineExceeded
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable

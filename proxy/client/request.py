@@ -15,14 +15,14 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import get_script_prefix
 
-from proxy.base_urls import base_urls, tell_once
-from proxy.default_token import check_default_token
-from proxy.errors import RequestRefused
+from proxy.client.base_urls import base_urls, tell_once
+from proxy.client.compressed_body import TooLargeUnpacked, unpacked
+from proxy.client.default_token import check_default_token
+from proxy.client.errors import RequestRefused
 from proxy.gemini.paths import BadPath, UnknownPath
 from proxy.gemini.target import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
 from proxy.gemini.tokens import estimate_input_tokens
 from proxy.models import NO_MODEL
-from proxy.packed_bodies import TooLargeUnpacked, unpacked
 from proxy.upstream.exchange import Call
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")

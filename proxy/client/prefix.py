@@ -7,7 +7,7 @@ from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import get_script_prefix, set_script_prefix
 
-from proxy.client_address import is_from_trusted_proxy
+from proxy.client.address import is_from_trusted_proxy
 
 # Nothing that a browser could take for another host, or for a way up.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")

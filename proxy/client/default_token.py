@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from proxy.client_address import is_from_private_network
-from proxy.errors import RequestRefused
+from proxy.client.address import is_from_private_network
+from proxy.client.errors import RequestRefused
 
 WHAT_TO_DO = "Run `python manage.py newtoken` for a token of your own, or set ALLOW_DEFAULT_TOKEN=on."
 
