@@ -273,13 +273,13 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 # A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
-PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
+PASSWORD_HASHERS = ["proxy.accounts.password_hasher.ThreadedHasher"]
 LOGIN_URL = "admin:login"
-AUTHENTICATION_BACKENDS = ["proxy.logins.ThrottledBackend"]
-# Failed logins are counted by account and address, and by address; see proxy/logins.py.
-AXES_HANDLER = "proxy.logins.LoginFailures"
-AXES_LOCKOUT_CALLABLE = "proxy.logins.locked_out"
-AXES_CLIENT_IP_CALLABLE = "proxy.logins.address_of"
+AUTHENTICATION_BACKENDS = ["proxy.accounts.logins.ThrottledBackend"]
+# Failed logins are counted by account and address, and by address; see proxy/accounts/logins.py.
+AXES_HANDLER = "proxy.accounts.logins.LoginFailures"
+AXES_LOCKOUT_CALLABLE = "proxy.accounts.logins.locked_out"
+AXES_CLIENT_IP_CALLABLE = "proxy.accounts.logins.address_of"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=5)

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.activity import note
+from proxy.accounts.activity import note
 from proxy.keycheck import Verdict
 from proxy.models import ApiKey, Project, Quota, Rotation
 from proxy.pool import add_keys

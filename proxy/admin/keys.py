@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy, gettext_noop
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from proxy.activity import MOST_TOLD, note
+from proxy.accounts.activity import MOST_TOLD, note
 from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview

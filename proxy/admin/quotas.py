@@ -14,7 +14,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 
-from proxy.activity import note
+from proxy.accounts.activity import note
 from proxy.models import Project, Quota, Rotation
 from proxy.models.quotas import SET_NAMES
 from proxy.reports import today

@@ -11,7 +11,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 
-from proxy.activity import note
+from proxy.accounts.activity import note
 from proxy.keycheck import Verdict, check_keys
 from proxy.models import ApiKey, Project
 from proxy.models.keys import ApiKeyQuerySet

@@ -138,7 +138,7 @@ def _last_of(limit: int, failures: Iterable[tuple[int, datetime]]) -> datetime |
 
 
 def _hashed(name: str) -> str:
-    return salted_hmac("proxy.logins", name, algorithm="sha256").hexdigest()
+    return salted_hmac("proxy.accounts.logins", name, algorithm="sha256").hexdigest()
 
 
 def _shown(name: str) -> str:
