@@ -68,8 +68,8 @@ def measure(pool: Pool) -> float:
     django.setup()
     from django.core.management import call_command  # noqa: PLC0415
 
-    from proxy.claims import Wish  # noqa: PLC0415
     from proxy.ledger import ledger  # noqa: PLC0415
+    from proxy.ledger.claims import Wish  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill(pool)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.gemini.refusals import Fault, Refusal
 from proxy.gemini.tokens import Tokens
-from proxy.history import NO_TOKENS, FinishedRequest
 from proxy.ledger import Ledger
+from proxy.ledger.claims import Claim, PoolExhausted, Wish
+from proxy.ledger.history import NO_TOKENS, FinishedRequest
 from proxy.upstream.exchange import Call
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ answer: it is counted first, then handed on byte for byte as it comes, its token
 import time
 
 from proxy.answer import Answer, CountedBody
-from proxy.claims import Claim
 from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.journey import Journey
 from proxy.ledger import Ledger
+from proxy.ledger.claims import Claim
 from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}

@@ -25,11 +25,11 @@ from django.test import Client
 from django.utils import timezone
 
 from proxy import views
-from proxy.claims import Claim, Wish
 from proxy.ledger import Ledger, ledger
+from proxy.ledger.claims import Claim, Wish
+from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
 from proxy.pool import add_keys
-from proxy.rotation import Progress
 from proxy.upstream.exchange import Upstream
 from tests.fake_gemini import FakeGemini
 
@@ -167,7 +167,7 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
     """Stop the clocks of the ledger at `moment`."""
     with time_machine.travel(moment, tick=False) as wall, pytest.MonkeyPatch.context() as monkeypatch:
         clocks = Clocks(wall)
-        for name in ("proxy.clock.elapsed_ns", "proxy.windows.elapsed_ns"):
+        for name in ("proxy.ledger.clock.elapsed_ns", "proxy.ledger.minute_window.elapsed_ns"):
             monkeypatch.setattr(name, lambda: clocks.elapsed_ns)
         yield clocks
 

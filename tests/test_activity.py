@@ -14,9 +14,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from proxy.accounts.activity import note
 from proxy.keycheck import Verdict
+from proxy.ledger.retention import ACTIVITY_DAYS, prune
 from proxy.models import ApiKey, Project, Quota, Rotation
 from proxy.pool import add_keys
-from proxy.retention import ACTIVITY_DAYS, prune
 from tests.conftest import FLASH, fake_secret
 
 pytestmark = pytest.mark.django_db

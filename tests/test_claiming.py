@@ -17,11 +17,11 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.claiming import Claiming
-from proxy.claims import Claim, PoolExhausted, Wish
 from proxy.gemini.refusals import Refusal, Window, read_refusal
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
+from proxy.ledger.claims import Claim, PoolExhausted, Wish
+from proxy.ledger.scheduler import Claiming
 from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation, Use
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, fake_secret, is_soon, wish_for
@@ -657,7 +657,7 @@ def test_who_leaves_while_his_claim_is_made_gives_it_back(
         _leave(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.entries.AskedFor.wait", leave)
+        patch.setattr("proxy.ledger.entries.AskedFor.wait", leave)
         for _ in range(5):
             with pytest.raises(_LeftError):
                 claim_of(service)
@@ -686,7 +686,7 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(Claiming, "grant", grant_in_vain)
-        patch.setattr("proxy.entries.AskedFor.wait", leave)
+        patch.setattr("proxy.ledger.entries.AskedFor.wait", leave)
         with pytest.raises(_LeftError):
             claim_of(service)
     service.close()

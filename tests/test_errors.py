@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from proxy.claims import Overloaded, PoolExhausted
 from proxy.client.errors import RequestRefused, error_response, in_words, response_for
 from proxy.ledger import LedgerUnavailable
+from proxy.ledger.claims import Overloaded, PoolExhausted
 from proxy.relay import DeadlineExceeded
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 

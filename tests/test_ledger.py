@@ -19,11 +19,11 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.claims import Claim, PoolExhausted
-from proxy.entries import Booking
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger, LedgerUnavailable
+from proxy.ledger.claims import Claim, PoolExhausted
+from proxy.ledger.entries import Booking
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from tests.conftest import (
     FLASH,

@@ -13,11 +13,11 @@ from django.db.models import F, Model, Q, Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import Claim
 from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.ledger.bookings import write_rest
+from proxy.ledger.claims import Claim
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use, key_label
 from proxy.pool import add_keys
-from proxy.posting import write_rest
 from tests.conftest import FLASH, fake_secret
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)

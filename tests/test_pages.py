@@ -16,7 +16,7 @@ from django.test import Client
 from proxy.gemini.quota_day import next_reset
 from proxy.gemini.refusals import Refusal, Window
 from proxy.gemini.tokens import Tokens
-from proxy.history import FinishedRequest, write_history
+from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import remaining, traffic

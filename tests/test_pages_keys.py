@@ -15,7 +15,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from proxy.gemini.refusals import Fault, Refusal, Window
-from proxy.history import FinishedRequest, write_history
+from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, Project, Quota, Rotation
 from proxy.pages.heatmaps import calendar
 from proxy.reports import today

@@ -22,7 +22,7 @@ from pytest_django.fixtures import Settings
 import keymanager
 from proxy.gemini.refusals import Fault, Window
 from proxy.gemini.tokens import Tokens
-from proxy.history import FinishedRequest, write_history
+from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota
 from proxy.pages.lanes import hours, lanes
 from proxy.pool import add_keys

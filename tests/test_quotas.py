@@ -11,10 +11,10 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import Claim, PoolExhausted
 from proxy.gemini.refusals import Fault, Limits, Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
+from proxy.ledger.claims import Claim, PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.pool import add_keys
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret, locked_database

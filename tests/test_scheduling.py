@@ -11,9 +11,9 @@ from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.claims import Claim, PoolExhausted
 from proxy.gemini.refusals import Limits, Refusal, Window
 from proxy.ledger import Ledger
+from proxy.ledger.claims import Claim, PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.models.quotas import SET_NAMES
 from proxy.pool import add_keys

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import PoolExhausted
 from proxy.ledger import Ledger
+from proxy.ledger.claims import PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
 from proxy.models.quotas import QuotaQuerySet
 from proxy.pool import add_keys

@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.http import JsonResponse
 
-from proxy.claims import Overloaded, PoolExhausted
 from proxy.ledger import LedgerUnavailable
+from proxy.ledger.claims import Overloaded, PoolExhausted
 from proxy.relay import DeadlineExceeded
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 

@@ -1,6 +1,6 @@
-"""What became of requests: the log, kept for some days, and sums of hours, which become sums of days (`retention.py`).
+"""What became of requests: the log, kept for some days, and sums of hours, which become sums of days (`ledger/retention.py`).
 
-All of it is written by the ledger (`history.py`); pages over weeks read the sums, never the log.
+All of it is written by the ledger (`ledger/history.py`); pages over weeks read the sums, never the log.
 """
 
 from django.db import models

@@ -1,6 +1,6 @@
 """What a project may ask of a model, what it asked of late, and so its place in the rotation of that model.
 
-Claims live off these rows (`claiming.py`): one look into an index finds the project with most left, however many are
+Claims live off these rows (`ledger/scheduler.py`): one look into an index finds the project with most left, however many are
 spent. All but the limits is derived, and `settle` writes it anew from keys, exhaustion and the uses of the last minute.
 """
 
@@ -286,7 +286,7 @@ LIMIT_NAMES = SET_NAMES + LEARNED_NAMES
 class Use(models.Model):
     """How often a quota was used in a tenth of a second, by the moment of the claims. Kept for a minute.
 
-    tenth: tenths of a second; on SQLite since the machine was started (`clock.py`), elsewhere since 1970, for all nodes
+    tenth: tenths of a second; on SQLite since the machine was started (`ledger/clock.py`), elsewhere since 1970, for all nodes
     together. tokens: of the input, estimated until the answers tell.
     """
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from proxy.ledger.retention import ACTIVITY_DAYS
 from proxy.models import ApiKey
 from proxy.pages.filters import Filters, read_filters
 from proxy.pages.links import key_address
@@ -15,7 +16,6 @@ from proxy.pages.page import answer, dashboard_page
 from proxy.pages.requests import number_in
 from proxy.pages.tables import Cell, Column, Table
 from proxy.reports import activity as report
-from proxy.retention import ACTIVITY_DAYS
 from proxy.security.masking import mask_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import F, Sum
 
-from proxy.history import milliseconds_of
+from proxy.ledger.history import milliseconds_of
 from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, ModelDay, ModelHour
 from proxy.reports.period import Period
 

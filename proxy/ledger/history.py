@@ -12,9 +12,9 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
 from proxy.gemini.tokens import Tokens
+from proxy.ledger.minute_window import adapt
+from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
 from proxy.models import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
-from proxy.sums import addition_to, identity_of, numbers_of
-from proxy.windows import adapt
 
 NO_TOKENS = Tokens()
 CLIENT_LEFT = 499  # what nginx calls it

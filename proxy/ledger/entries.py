@@ -8,8 +8,8 @@ from datetime import datetime
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.claims import Claim, Overloaded, PoolExhausted, Wish
-from proxy.history import FinishedRequest
+from proxy.ledger.claims import Claim, Overloaded, PoolExhausted, Wish
+from proxy.ledger.history import FinishedRequest
 
 
 class Entry:

@@ -30,16 +30,10 @@ from django.db import (
 )
 from django.db.backends.utils import CursorWrapper
 
-from proxy.claiming import Claiming
-from proxy.claims import Claim, PoolExhausted, Wish
-from proxy.clock import ClockWatch
-from proxy.entries import AskedFor, Booking, Entry, Finished
 from proxy.gemini.quota_day import next_reset, quota_day
 from proxy.gemini.refusals import Fault, Refusal, rests_until
 from proxy.gemini.tokens import Tokens
-from proxy.history import FinishedRequest, write_history
-from proxy.models import lock_quotas
-from proxy.posting import (
+from proxy.ledger.bookings import (
     add_usage,
     learn_project,
     take_back,
@@ -49,10 +43,16 @@ from proxy.posting import (
     write_rest,
     write_spent_day,
 )
-from proxy.retention import prune
-from proxy.rotation import FoundRotation, Progress
-from proxy.waiting import WaitingRoom
-from proxy.windows import after_clock_was_set, correct
+from proxy.ledger.claims import Claim, PoolExhausted, Wish
+from proxy.ledger.clock import ClockWatch
+from proxy.ledger.entries import AskedFor, Booking, Entry, Finished
+from proxy.ledger.history import FinishedRequest, write_history
+from proxy.ledger.minute_window import after_clock_was_set, correct
+from proxy.ledger.retention import prune
+from proxy.ledger.rotation import FoundRotation, Progress
+from proxy.ledger.scheduler import Claiming
+from proxy.ledger.waiting_line import WaitingRoom
+from proxy.models import lock_quotas
 
 logger = logging.getLogger(__name__)
 

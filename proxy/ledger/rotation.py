@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.candidate import COLUMNS, Candidate, Key
-from proxy.clock import SECOND
 from proxy.gemini.quota_day import next_reset, quota_day
+from proxy.ledger.clock import SECOND
+from proxy.ledger.minute_window import TENTH, adapt, add, expire, now_ns, opening
+from proxy.ledger.quota_state import COLUMNS, Candidate, Key
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, Quota, Rotation
-from proxy.windows import TENTH, adapt, add, expire, now_ns, opening
 
 _DUE_AT_ONCE = 100
 _A_MOMENT = SECOND // 20

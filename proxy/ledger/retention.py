@@ -10,9 +10,9 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
 from proxy.gemini.quota_day import quota_day
+from proxy.ledger.minute_window import adapt
+from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
 from proxy.models import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
-from proxy.sums import addition_to, identity_of, numbers_of
-from proxy.windows import adapt
 
 HOURS_DAYS = 35
 ACTIVITY_DAYS = 365  # of what people did

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.clock import SECOND, elapsed_ns
+from proxy.ledger.clock import SECOND, elapsed_ns
 from proxy.models import ExhaustionEvent, Quota, Rotation, Use
 
 TENTH = SECOND // 10

@@ -5,11 +5,11 @@ from datetime import date, datetime, timedelta
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.claiming import pause_ns
-from proxy.claims import Claim
 from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.ledger.claims import Claim
+from proxy.ledger.minute_window import give_back, now_ns
+from proxy.ledger.scheduler import pause_ns
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
-from proxy.windows import give_back, now_ns
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
 # One at a time, for others in flight may yet be refused: what is missing to `minute_requests` is in flight.

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 
-from proxy.candidate import Candidate, Key
-from proxy.claims import Claim, Overloaded, PoolExhausted, Wish
-from proxy.clock import SECOND
+from proxy.ledger.claims import Claim, Overloaded, PoolExhausted, Wish
+from proxy.ledger.clock import SECOND
+from proxy.ledger.quota_state import Candidate, Key
+from proxy.ledger.rotation import FoundRotation
 from proxy.models import ApiKey, key_label
-from proxy.rotation import FoundRotation
 
 # After so many waves of overload in a row, one request at a time goes to see whether it is over.
 _WAVES_BEFORE_PROBING = 3
