@@ -67,7 +67,7 @@ def fill() -> None:
     from django.core.management import call_command  # noqa: PLC0415
     from django.utils import timezone  # noqa: PLC0415
 
-    from proxy.pool import add_keys  # noqa: PLC0415
+    from proxy.pool.adding import add_keys  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     for project in projects():

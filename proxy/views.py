@@ -16,10 +16,10 @@ from proxy.answer import Answer
 from proxy.client.errors import response_for
 from proxy.client.request import read_call, request_id_of
 from proxy.journey import Journey
-from proxy.keycheck import BadKeysWatch
 from proxy.ledger import ledger
 from proxy.ledger.claims import PoolExhausted
 from proxy.ledger.history import CLIENT_LEFT
+from proxy.pool.key_check import BadKeysWatch
 from proxy.relay import relay
 from proxy.upstream.exchange import Call, Upstream
 from proxy.upstream.sockets import ClientWatch

@@ -29,7 +29,7 @@ from proxy.ledger import Ledger, ledger
 from proxy.ledger.claims import Claim, Wish
 from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from proxy.upstream.exchange import Upstream
 from tests.fake_gemini import FakeGemini
 

@@ -13,10 +13,10 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from proxy.accounts.activity import note
-from proxy.keycheck import Verdict
 from proxy.ledger.retention import ACTIVITY_DAYS, prune
 from proxy.models import ApiKey, Project, Quota, Rotation
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict
 from tests.conftest import FLASH, fake_secret
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ def user() -> User:
 
 @pytest.fixture
 def person(user: User, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for place in ("proxy.admin.keys", "proxy.pages.keyactions"):  # nobody asks Google here
+    for place in ("proxy.admin.keys", "proxy.pool.actions"):  # nobody asks Google here
         monkeypatch.setattr(f"{place}.check_keys", lambda keys, _moment: [(key, Verdict.GOOD, "") for key in keys])
     client = Client()
     client.force_login(user)

@@ -21,9 +21,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from proxy.gemini.refusals import Fault as KeyFault
-from proxy.keycheck import Verdict, check_keys
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict, check_keys
 from proxy.reports import today
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, fake_secret

@@ -30,7 +30,7 @@ from proxy.models import (
     Outcome,
     Quota,
 )
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from proxy.reports import today
 from proxy.reports.period import Period
 from proxy.reports.traffic import first_byte_steps

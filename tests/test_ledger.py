@@ -453,7 +453,7 @@ def test_claims_go_on_while_keys_are_imported(service: Ledger, pool: Pool) -> No
 def _import_keys() -> None:
     from django.db import connections  # noqa: PLC0415  # a thread of its own has connections of its own
 
-    from proxy.pool import add_keys  # noqa: PLC0415
+    from proxy.pool.adding import add_keys  # noqa: PLC0415
 
     add_keys([fake_secret(f"import-{number}") for number in range(1000)], timezone.now())
     connections.close_all()

@@ -17,7 +17,7 @@ from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.bookings import write_rest
 from proxy.ledger.claims import Claim
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use, key_label
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, fake_secret
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)

@@ -25,7 +25,7 @@ from proxy.gemini.tokens import Tokens
 from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota
 from proxy.pages.lanes import hours, lanes
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from proxy.reports.exhaustion import MOST_LANES, MOST_RESTS, QuotaDay, median_of, needed
 from proxy.reports.health import SETTINGS
 from tests.conftest import FLASH, fake_secret

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import Count
 
 from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation
-from proxy.pool import add_keys, count_new
+from proxy.pool.adding import add_keys, count_new
 from tests.conftest import FLASH, fake_secret, is_soon, other_connection
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)
@@ -152,7 +152,7 @@ def test_the_database_is_free_while_the_import_waits(monkeypatch: pytest.MonkeyP
         other.execute("COMMIT")
         other.close()
 
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=write_instead))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=write_instead))
 
     add_keys(MANY, NOON)
 
@@ -167,7 +167,7 @@ def test_what_was_added_before_a_failure_stays_whole(monkeypatch: pytest.MonkeyP
     def fail(seconds: float) -> None:
         raise TooLate
 
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=fail))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=fail))
 
     with pytest.raises(TooLate):
         add_keys(MANY, NOON)

@@ -16,7 +16,7 @@ from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret, locked_database
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California, and where `clocks` stop

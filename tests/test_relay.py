@@ -22,7 +22,7 @@ from pytest_django.fixtures import Settings
 from proxy.gemini.quota_day import next_reset
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import (
     CHAT,

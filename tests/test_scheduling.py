@@ -16,7 +16,7 @@ from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.models.quotas import SET_NAMES
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, Clocks, fake_secret, stopped_clocks, wish_for
 
 PACIFIC = ZoneInfo("America/Los_Angeles")

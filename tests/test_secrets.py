@@ -20,7 +20,7 @@ from pytest_django.fixtures import Settings
 from proxy import views
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from proxy.security.masking import MaskingFormatter
 from tests import gemini_errors as errors
 from tests.conftest import (

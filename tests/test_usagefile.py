@@ -18,8 +18,8 @@ from proxy.ledger import Ledger
 from proxy.ledger.claims import PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
 from proxy.models.quotas import QuotaQuerySet
-from proxy.pool import add_keys
-from proxy.usagefile import BadUsageFile, export_usage, import_usage, parse_usage
+from proxy.pool.adding import add_keys
+from proxy.pool.usage_file import BadUsageFile, export_usage, import_usage, parse_usage
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret
 
 DAY = date(2026, 11, 24)
@@ -313,7 +313,7 @@ def test_a_failing_import_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPat
 def test_nothing_pauses_while_an_import_holds_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adding many keys leaves the database to others in between; inside one transaction a pause keeps them out."""
     pauses: list[float] = []
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
     secrets = [f"secret-{number:04}" for number in range(1_001)]
 
     take_over({"date": "2026-11-24", "counts": dict.fromkeys(secrets, 0)})

@@ -16,7 +16,7 @@ from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import (
     FLASH,

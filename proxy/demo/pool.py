@@ -8,7 +8,7 @@ from proxy.demo.plan import MODELS, DemoKey, DemoProject, Plan, projects
 from proxy.demo.usage import Spent
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 
 _FAULTS = [
     (Fault.LEAKED, "Your API key was reported as leaked. Please use another API key.", 2),

@@ -18,11 +18,11 @@ from django.views.decorators.http import require_http_methods
 
 from proxy.models import ApiKey, ExhaustionEvent, KeyState
 from proxy.pages.filters import Filters, read_filters
-from proxy.pages.keyactions import ACTIONS, act
 from proxy.pages.links import key_address, project_link
 from proxy.pages.page import answer
 from proxy.pages.sparkline import sparkline
 from proxy.pages.tables import Cell, Column, Table
+from proxy.pool.actions import ACTIONS, act
 from proxy.reports import keys as report
 from proxy.reports import today
 

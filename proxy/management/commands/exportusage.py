@@ -10,8 +10,8 @@ from django.utils.translation import gettext_noop
 
 from proxy.management.base import PoolCommand
 from proxy.management.files import write_private
+from proxy.pool.usage_file import export_usage
 from proxy.reports import today
-from proxy.usagefile import export_usage
 
 
 class Command(PoolCommand):

@@ -11,8 +11,8 @@ from django.utils.translation import gettext_noop
 
 from proxy.management.base import PoolCommand
 from proxy.management.files import read_text
+from proxy.pool.usage_file import BadUsageFile, import_usage, parse_usage
 from proxy.reports import today
-from proxy.usagefile import BadUsageFile, import_usage, parse_usage
 
 
 class Command(PoolCommand):

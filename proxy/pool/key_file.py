@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from proxy.keynames import (
+from proxy.pool.key_names import (
     as_lone_name,
     as_name,
     calls_it_a_name,
@@ -18,7 +18,7 @@ from proxy.keynames import (
     label_after,
     label_before,
 )
-from proxy.keyrecords import KEY, Cell, Row, is_odd_key, records
+from proxy.pool.key_records import KEY, Cell, Row, is_odd_key, records
 
 # What can travel in a header, and is no sentence.
 POSSIBLE_SECRET = re.compile(r"[!-~]{8,300}")

@@ -12,9 +12,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 
 from proxy.accounts.activity import note
-from proxy.keycheck import Verdict, check_keys
 from proxy.models import ApiKey, Project
 from proxy.models.keys import ApiKeyQuerySet
+from proxy.pool.key_check import Verdict, check_keys
 
 ACTIONS: dict[str, Promise] = {
     "enable": gettext_lazy("Enable"),

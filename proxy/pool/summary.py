@@ -3,7 +3,7 @@
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from proxy.keyfile import KeyLines
+from proxy.pool.key_file import KeyLines
 
 _MOST_NUMBERS = 20
 

@@ -13,9 +13,9 @@ from django.utils.translation import gettext
 
 from proxy.gemini.quota_day import day_start, next_reset, quota_day
 from proxy.gemini.refusals import Window
-from proxy.keyfile import POSSIBLE_SECRET
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
+from proxy.pool.key_file import POSSIBLE_SECRET
 
 _MOST = 2**53  # what JSON can say exactly, and any database can hold
 _FIRST_DAY = date(2020, 1, 1)  # before there was anything to count

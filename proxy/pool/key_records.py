@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from proxy.keynames import calls_it_a_name, is_generic, is_placeholder, label_before, split_label
+from proxy.pool.key_names import calls_it_a_name, is_generic, is_placeholder, label_before, split_label
 from proxy.security.masking import KEY_SHAPE
 
 # Nothing of a longer word; but "\nAIza…" and "key%3DAIza…" may come before it as they are written in strings and URLs.
