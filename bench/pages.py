@@ -123,8 +123,8 @@ def measure() -> dict[str, float]:
     from django.test import Client  # noqa: PLC0415
     from django.utils import timezone  # noqa: PLC0415
 
+    from proxy.dashboard.reports import today  # noqa: PLC0415
     from proxy.models import ApiKey  # noqa: PLC0415
-    from proxy.reports import today  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill()

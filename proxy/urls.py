@@ -4,14 +4,14 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from proxy import views
-from proxy.pages.activity import activity
-from proxy.pages.exhaustion import exhaustion
-from proxy.pages.health import health
-from proxy.pages.key import key
-from proxy.pages.keys import keys
-from proxy.pages.models import models
-from proxy.pages.overview import overview
-from proxy.pages.requests import requests
+from proxy.dashboard.views.activity import activity
+from proxy.dashboard.views.exhaustion import exhaustion
+from proxy.dashboard.views.health import health
+from proxy.dashboard.views.key_detail import key
+from proxy.dashboard.views.key_list import keys
+from proxy.dashboard.views.model_list import models
+from proxy.dashboard.views.overview import overview
+from proxy.dashboard.views.request_log import requests
 
 app_name = "proxy"
 urlpatterns = [

@@ -11,10 +11,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from proxy import reports
 from proxy.answer import Answer
 from proxy.client.errors import response_for
 from proxy.client.request import read_call, request_id_of
+from proxy.dashboard import reports
 from proxy.journey import Journey
 from proxy.ledger import ledger
 from proxy.ledger.claims import PoolExhausted

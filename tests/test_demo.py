@@ -16,6 +16,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from proxy.dashboard.reports import today
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.traffic import first_byte_steps
 from proxy.demo import Plan, fill
 from proxy.gemini.quota_day import day_start
 from proxy.models import (
@@ -31,9 +34,6 @@ from proxy.models import (
     Quota,
 )
 from proxy.pool.adding import add_keys
-from proxy.reports import today
-from proxy.reports.period import Period
-from proxy.reports.traffic import first_byte_steps
 from proxy.security.masking import KEY_SHAPE
 from tests.conftest import fake_secret
 

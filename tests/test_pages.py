@@ -13,14 +13,14 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import remaining, traffic
+from proxy.dashboard.reports.period import Period
 from proxy.gemini.quota_day import next_reset
 from proxy.gemini.refusals import Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
-from proxy.pages.tables import Cell, Column, Table
-from proxy.reports import remaining, traffic
-from proxy.reports.period import Period
 from tests.conftest import FLASH, Pool, fake_secret
 
 PACIFIC = ZoneInfo("America/Los_Angeles")

@@ -14,11 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.dashboard.parts.heatmaps import calendar
+from proxy.dashboard.reports import today
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, Project, Quota, Rotation
-from proxy.pages.heatmaps import calendar
-from proxy.reports import today
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, fake_secret
 from tests.fake_gemini import FakeGemini

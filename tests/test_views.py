@@ -258,7 +258,7 @@ def test_no_cache_keeps_the_way_to_the_login_or_a_refused_form(transactional_db:
 
 def test_no_cache_keeps_the_page_of_an_error(person: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     person.raise_request_exception = False
-    monkeypatch.setattr("proxy.pages.page.render", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("proxy.dashboard.parts.page.render", lambda *_, **__: 1 / 0)
 
     response = person.get("/dashboard/")
 

@@ -23,12 +23,12 @@ from proxy.accounts.activity import MOST_TOLD, note
 from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
+from proxy.dashboard.reports import today
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict, check_keys
 from proxy.pool.key_file import KeyLines
 from proxy.pool.summary import malformed_told, odd_told, summary
-from proxy.reports import today
 
 if TYPE_CHECKING:  # Django's class takes a model only in the stubs
     KeyAdmin = admin.ModelAdmin[ApiKey]

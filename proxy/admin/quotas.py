@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 
 from proxy.accounts.activity import note
+from proxy.dashboard.reports import today
 from proxy.models import Project, Quota, Rotation
 from proxy.models.quotas import SET_NAMES
-from proxy.reports import today
 
 if TYPE_CHECKING:  # Django's classes take a model only in the stubs
     QuotaModelAdmin = admin.ModelAdmin[Quota]

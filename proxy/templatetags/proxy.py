@@ -12,8 +12,8 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.models import NO_MODEL
-from proxy.pages.tables import Cell, Column, Table
 
 register = template.Library()
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, Q
 
+from proxy.dashboard.reports.period import Period
 from proxy.gemini.quota_day import day_start
 from proxy.gemini.refusals import Window
 from proxy.models import ApiKey, ExhaustionEvent
-from proxy.reports.period import Period
 
 MOST_LANES = 100
 MOST_RESTS = 300

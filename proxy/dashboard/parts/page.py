@@ -14,10 +14,10 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
+from proxy.dashboard.parts.filters import Filters
+from proxy.dashboard.parts.tables import Table
+from proxy.dashboard.reports import today
 from proxy.gemini.quota_day import next_reset
-from proxy.pages.filters import Filters
-from proxy.pages.tables import Table
-from proxy.reports import today
 
 View = Callable[..., HttpResponse]
 

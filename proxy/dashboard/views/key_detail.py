@@ -10,17 +10,17 @@ from django.urls import reverse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import model_link, rested_model
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
+from proxy.dashboard.reports import keys as report
+from proxy.dashboard.reports import today
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.views.key_list import state_of
+from proxy.dashboard.views.request_log import SHAPES
 from proxy.models import ApiKey, LoggedRequest, Outcome
 from proxy.pages import heatmaps
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.keys import state_of
-from proxy.pages.links import model_link, rested_model
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.requests import SHAPES
-from proxy.pages.tables import Cell, Column, Table, token_columns
-from proxy.reports import keys as report
-from proxy.reports import today
-from proxy.reports.period import Period
 
 
 @dashboard_page

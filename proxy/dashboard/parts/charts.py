@@ -9,7 +9,7 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from proxy.reports.period import Period
+from proxy.dashboard.reports.period import Period
 
 
 @dataclass(frozen=True, slots=True)

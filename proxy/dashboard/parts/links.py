@@ -3,9 +3,9 @@
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.filters import Filters
+from proxy.dashboard.parts.tables import Cell
 from proxy.models import NO_MODEL, ExhaustionEvent
-from proxy.pages.filters import Filters
-from proxy.pages.tables import Cell
 from proxy.templatetags.proxy import model_name
 
 

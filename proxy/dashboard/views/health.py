@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 
 from keymanager import __version__
 from proxy.checks import check_sqlite
+from proxy.dashboard.parts.filters import read_filters
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import health as report
 from proxy.ledger import ledger
 from proxy.models import ApiKey, KeyState
-from proxy.pages.filters import read_filters
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Cell, Column, Table
-from proxy.reports import health as report
 
 
 @dashboard_page

@@ -8,10 +8,10 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F
 
+from proxy.dashboard.reports.period import Period
 from proxy.gemini.quota_day import quota_day
 from proxy.models import ApiKey, ExhaustionEvent, KeyState, Quota
 from proxy.models.quotas import QuotaQuerySet
-from proxy.reports.period import Period
 
 
 class PoolState(NamedTuple):

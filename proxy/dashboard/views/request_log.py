@@ -9,12 +9,12 @@ from django.shortcuts import render
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import key_address, model_link
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
+from proxy.dashboard.reports import requests as log
 from proxy.models import LoggedRequest, Outcome
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.links import key_address, model_link
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Cell, Column, Table, token_columns
-from proxy.reports import requests as log
 
 SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSED: "▲", Outcome.FAILED: "✕"}
 

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from proxy.pages.charts import Chart, slot_label, slot_name
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.links import model_link
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Column, Table, token_columns
-from proxy.reports import by_model, traffic
-from proxy.reports.by_model import MOST_MODELS, ModelBars
-from proxy.reports.traffic import Sums
+from proxy.dashboard.parts.charts import Chart, slot_label, slot_name
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import model_link
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Column, Table, token_columns
+from proxy.dashboard.reports import by_model, traffic
+from proxy.dashboard.reports.by_model import MOST_MODELS, ModelBars
+from proxy.dashboard.reports.traffic import Sums
 from proxy.templatetags.proxy import model_name
 
 

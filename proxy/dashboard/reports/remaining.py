@@ -8,11 +8,11 @@ from django.conf import settings
 from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.pool import quotas_of, today
 from proxy.gemini.quota_day import day_start, next_reset
 from proxy.models import Project
 from proxy.models.quotas import limit_in_force
-from proxy.reports.period import Period
-from proxy.reports.pool import quotas_of, today
 
 _MOST_AT_ONCE = 20
 

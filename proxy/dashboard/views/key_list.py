@@ -16,15 +16,15 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import key_address, project_link
+from proxy.dashboard.parts.page import answer
+from proxy.dashboard.parts.sparkline import sparkline
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import keys as report
+from proxy.dashboard.reports import today
 from proxy.models import ApiKey, ExhaustionEvent, KeyState
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.links import key_address, project_link
-from proxy.pages.page import answer
-from proxy.pages.sparkline import sparkline
-from proxy.pages.tables import Cell, Column, Table
 from proxy.pool.actions import ACTIONS, act
-from proxy.reports import keys as report
-from proxy.reports import today
 
 PAGE = 50
 _DAYS = 28

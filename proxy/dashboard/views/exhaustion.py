@@ -9,15 +9,15 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.lanes import grid, hours, lanes, legend, percent, project_name
+from proxy.dashboard.parts.links import model_link, project_link, rested_model
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Column, Figure, Table
+from proxy.dashboard.reports import exhaustion as report
+from proxy.dashboard.reports import today
+from proxy.dashboard.reports.exhaustion import DayOfRests, QuotaDay, Spending
 from proxy.models import ExhaustionEvent
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.lanes import grid, hours, lanes, legend, percent, project_name
-from proxy.pages.links import model_link, project_link, rested_model
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Column, Figure, Table
-from proxy.reports import exhaustion as report
-from proxy.reports import today
-from proxy.reports.exhaustion import DayOfRests, QuotaDay, Spending
 from proxy.templatetags.proxy import model_name
 
 _ONE_DAY = timedelta(days=1)

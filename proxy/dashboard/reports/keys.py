@@ -10,11 +10,11 @@ from django.db.models.functions import Cast, Coalesce, Concat, Length, Right
 from django.db.models.lookups import GreaterThan
 from django.utils.translation import gettext
 
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.pool import today
 from proxy.gemini.quota_day import day_start
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, LoggedRequest, Outcome, Quota
 from proxy.models.quotas import limit_in_force
-from proxy.reports.period import Period
-from proxy.reports.pool import today
 
 RESTING = "resting"
 STATES = (KeyState.USABLE.value, RESTING, KeyState.BAD.value, KeyState.DISABLED.value)

@@ -8,17 +8,17 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from proxy import reports
 from proxy.checks import check_sqlite
+from proxy.dashboard import reports
+from proxy.dashboard.parts.charts import Chart, slot_name
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Figure
+from proxy.dashboard.reports import remaining, traffic
+from proxy.dashboard.reports.pool import PoolState
+from proxy.dashboard.reports.remaining import Remaining, used_up_at
+from proxy.dashboard.reports.traffic import Bar
 from proxy.pages import overview_tables as tables
-from proxy.pages.charts import Chart, slot_name
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.tables import Figure
-from proxy.reports import remaining, traffic
-from proxy.reports.pool import PoolState
-from proxy.reports.remaining import Remaining, used_up_at
-from proxy.reports.traffic import Bar
 from proxy.templatetags.proxy import shown
 
 _FEW_KEYS = 0.2  # of the usable ones

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Max, Min
 
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.pool import quotas_of
+from proxy.dashboard.reports.traffic import Sums
 from proxy.models.quotas import SET_NAMES, limit_in_force
-from proxy.reports.period import Period
-from proxy.reports.pool import quotas_of
-from proxy.reports.traffic import Sums
 
 MOST_MODELS = 5
 

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.reports.period import DAYS, LONGEST_DAYS, Period
 from proxy.models import ApiKey, Project, Rotation
-from proxy.reports.period import DAYS, LONGEST_DAYS, Period
 
 RANGES = ("24h", *DAYS)
 _Row = TypeVar("_Row", Project, ApiKey)

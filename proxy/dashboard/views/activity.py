@@ -8,14 +8,14 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import key_address
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import activity as report
+from proxy.dashboard.views.request_log import number_in
 from proxy.ledger.retention import ACTIVITY_DAYS
 from proxy.models import ApiKey
-from proxy.pages.filters import Filters, read_filters
-from proxy.pages.links import key_address
-from proxy.pages.page import answer, dashboard_page
-from proxy.pages.requests import number_in
-from proxy.pages.tables import Cell, Column, Table
-from proxy.reports import activity as report
 from proxy.security.masking import mask_text
 
 if TYPE_CHECKING:

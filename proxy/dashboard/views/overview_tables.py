@@ -8,15 +8,15 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from proxy import reports
+from proxy.dashboard import reports
+from proxy.dashboard.parts.charts import slot_label
+from proxy.dashboard.parts.filters import Filters
+from proxy.dashboard.parts.links import key_address, model_link, project_link, rested_model
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import remaining, traffic
+from proxy.dashboard.reports.remaining import Remaining
+from proxy.dashboard.reports.traffic import Bar, Sums
 from proxy.models import ExhaustionEvent
-from proxy.pages.charts import slot_label
-from proxy.pages.filters import Filters
-from proxy.pages.links import key_address, model_link, project_link, rested_model
-from proxy.pages.tables import Cell, Column, Table
-from proxy.reports import remaining, traffic
-from proxy.reports.remaining import Remaining
-from proxy.reports.traffic import Bar, Sums
 
 _MOST_SHOWN = 100
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.db.models import Q
 
+from proxy.dashboard.reports.period import Period
 from proxy.models import ApiKey, LoggedRequest
-from proxy.reports.period import Period
 
 PAGE = 50
 _NEW_AT_ONCE = 100
