@@ -12,9 +12,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from proxy.answer import Answer
-from proxy.client.errors import response_for
 from proxy.client.request import read_call, request_id_of
 from proxy.dashboard import reports
+from proxy.error_responses import response_for
+from proxy.greenlets import ClientWatch
 from proxy.journey import Journey
 from proxy.ledger import ledger
 from proxy.ledger.claims import PoolExhausted
@@ -22,7 +23,6 @@ from proxy.ledger.history import CLIENT_LEFT
 from proxy.pool.key_check import BadKeysWatch
 from proxy.relay import relay
 from proxy.upstream.exchange import Call, Upstream
-from proxy.upstream.sockets import ClientWatch
 
 upstream = Upstream(
     settings.UPSTREAM_URL,

@@ -13,8 +13,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from proxy.accounts.activity import note
-from proxy.ledger.retention import ACTIVITY_DAYS, prune
+from proxy.ledger.retention import prune
 from proxy.models import ApiKey, Project, Quota, Rotation
+from proxy.models.history import ACTIVITY_DAYS
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict
 from tests.conftest import FLASH, fake_secret

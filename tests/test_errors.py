@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from proxy.client.errors import RequestRefused, error_response, in_words, response_for
+from proxy.client.errors import RequestRefused, error_response
+from proxy.error_responses import in_words, response_for
 from proxy.ledger import LedgerUnavailable
 from proxy.ledger.claims import Overloaded, PoolExhausted
 from proxy.relay import DeadlineExceeded

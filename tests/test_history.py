@@ -12,9 +12,10 @@ from proxy.dashboard.reports.period import Period
 from proxy.dashboard.reports.traffic import bars, first_byte_steps, sums
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
-from proxy.ledger.history import FinishedRequest, first_byte_step, milliseconds_of, write_history
+from proxy.ledger.history import FinishedRequest, write_history
 from proxy.ledger.retention import prune
 from proxy.models import ApiKey, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
+from proxy.models.history import first_byte_step, milliseconds_of
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, ask, fake_secret
 from tests.fake_gemini import FakeGemini, Reply

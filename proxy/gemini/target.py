@@ -1,7 +1,7 @@
 """What a request asks of the Gemini API: paths, models, credentials. Pure functions, no Django, no HTTP.
 
-Errors are read in `gemini/refusals.py`, token counts in `gemini/tokens.py`. Facts come from ai.google.dev/api and from recordings
-of the official clients.
+Errors are read in `refusals.py`, token counts in `tokens.py`. Facts come from ai.google.dev/api and from recordings of
+the official clients.
 """
 
 import json

@@ -1,7 +1,6 @@
 """What finished requests leave behind: a row in the log, and sums by the hour. In the ledger's transaction."""
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from proxy.gemini.tokens import Tokens
 from proxy.ledger.minute_window import adapt
 from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
 from proxy.models import FirstByte, KeyHour, LoggedRequest, ModelHour, Outcome
+from proxy.models.history import first_byte_step
 
 NO_TOKENS = Tokens()
 CLIENT_LEFT = 499  # what nginx calls it
-_STEPS_OF_DOUBLING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,6 @@ class FinishedRequest:
     @property
     def hour(self) -> datetime:
         return self.began.replace(minute=0, second=0, microsecond=0)
-
-
-def first_byte_step(milliseconds: int) -> int:
-    """Return the step of a duration on a scale of four steps for each doubling: 19 % from one to the next."""
-    return round(math.log2(max(milliseconds, 1)) * _STEPS_OF_DOUBLING)
-
-
-def milliseconds_of(step: int) -> int:
-    """Return the duration that stands for a step."""
-    return round(2 ** (step / _STEPS_OF_DOUBLING))
 
 
 def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *, has_log: bool) -> None:

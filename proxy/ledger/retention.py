@@ -13,10 +13,8 @@ from proxy.gemini.quota_day import quota_day
 from proxy.ledger.minute_window import adapt
 from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
 from proxy.models import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
+from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
-HOURS_DAYS = 35
-ACTIVITY_DAYS = 365  # of what people did
-FIRST_BYTE_HOURS_DAYS = 3  # there are many of them
 _LOG = LoggedRequest._meta.db_table
 _DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 500)"
 

@@ -1,7 +1,7 @@
-"""What a project may ask of a model, what it asked of late, and so its place in the rotation of that model.
+"""The limits of a project for a model, its recent use, and so its place in the rotation of that model.
 
-Claims live off these rows (`ledger/scheduler.py`): one look into an index finds the project with most left, however many are
-spent. All but the limits is derived, and `settle` writes it anew from keys, exhaustion and the uses of the last minute.
+The scheduler (`ledger/scheduler.py`) reads these rows: one index lookup finds the project with most left, however many
+are spent. All but the limits is derived: `settle` recomputes it from keys, exhaustion and the uses of the last minute.
 """
 
 from collections import defaultdict
@@ -286,8 +286,8 @@ LIMIT_NAMES = SET_NAMES + LEARNED_NAMES
 class Use(models.Model):
     """How often a quota was used in a tenth of a second, by the moment of the claims. Kept for a minute.
 
-    tenth: tenths of a second; on SQLite since the machine was started (`ledger/clock.py`), elsewhere since 1970, for all nodes
-    together. tokens: of the input, estimated until the answers tell.
+    tenth: tenths of a second; on SQLite since the machine was started (`ledger/clock.py`), elsewhere since 1970, for
+    all nodes together. tokens: of the input, estimated until the answers tell.
     """
 
     pk = models.CompositePrimaryKey("quota_id", "tenth")  # no id: each claim writes a row, each index is a page more

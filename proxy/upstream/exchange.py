@@ -1,7 +1,7 @@
 """One exchange with the Gemini API. No Django.
 
-Connections are opened by urllib3, the engine under requests (TLS, proxies); what is said on them stands in `upstream/http1.py`,
-and which headers travel in `upstream/headers.py`. There are no cookies, and no redirects are followed.
+urllib3, the engine under requests, opens connections (TLS, proxies); `http1.py` speaks HTTP on them, and `headers.py`
+decides which headers travel. Cookies are not kept, and redirects are not followed.
 """
 
 import errno

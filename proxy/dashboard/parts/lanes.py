@@ -11,11 +11,11 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts.formats import model_name
 from proxy.dashboard.reports.exhaustion import QuotaDay
 from proxy.gemini.refusals import Window
 from proxy.models import ExhaustionEvent
 from proxy.models.exhaustion import WINDOWS
-from proxy.templatetags.proxy import model_name
 
 # A letter for each window, and where its bar stands in a row: from the top, height. No two windows look the same.
 _SHAPES = {

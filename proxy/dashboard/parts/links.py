@@ -4,9 +4,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from proxy.dashboard.parts.filters import Filters
+from proxy.dashboard.parts.formats import model_name
 from proxy.dashboard.parts.tables import Cell
 from proxy.models import NO_MODEL, ExhaustionEvent
-from proxy.templatetags.proxy import model_name
 
 
 def model_link(name: str, filters: Filters) -> Cell:

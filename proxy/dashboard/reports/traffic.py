@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from django.db.models import F, Sum
 
 from proxy.dashboard.reports.period import Period
-from proxy.ledger.history import milliseconds_of
 from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, ModelDay, ModelHour
+from proxy.models.history import milliseconds_of
 
 _NAMES = (
     *("at_once", "after_fail_over", "refused", "failed"),

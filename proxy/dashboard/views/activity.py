@@ -14,8 +14,8 @@ from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import activity as report
 from proxy.dashboard.views.request_log import number_in
-from proxy.ledger.retention import ACTIVITY_DAYS
 from proxy.models import ApiKey
+from proxy.models.history import ACTIVITY_DAYS
 from proxy.security.masking import mask_text
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.formats import model_name
 from proxy.dashboard.parts.lanes import grid, hours, lanes, legend, percent, project_name
 from proxy.dashboard.parts.links import model_link, project_link, rested_model
 from proxy.dashboard.parts.page import answer, dashboard_page
@@ -18,7 +19,6 @@ from proxy.dashboard.reports import exhaustion as report
 from proxy.dashboard.reports import today
 from proxy.dashboard.reports.exhaustion import DayOfRests, QuotaDay, Spending
 from proxy.models import ExhaustionEvent
-from proxy.templatetags.proxy import model_name
 
 _ONE_DAY = timedelta(days=1)
 

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from proxy.dashboard.parts import heatmaps
 from proxy.dashboard.parts.filters import Filters, read_filters
 from proxy.dashboard.parts.links import model_link, rested_model
 from proxy.dashboard.parts.page import answer, dashboard_page
@@ -20,7 +21,6 @@ from proxy.dashboard.reports.period import Period
 from proxy.dashboard.views.key_list import state_of
 from proxy.dashboard.views.request_log import SHAPES
 from proxy.models import ApiKey, LoggedRequest, Outcome
-from proxy.pages import heatmaps
 
 
 @dashboard_page

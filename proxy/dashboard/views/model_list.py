@@ -8,13 +8,13 @@ from django.utils.translation import gettext as _
 
 from proxy.dashboard.parts.charts import Chart, slot_label, slot_name
 from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.formats import model_name
 from proxy.dashboard.parts.links import model_link
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Column, Table, token_columns
 from proxy.dashboard.reports import by_model, traffic
 from proxy.dashboard.reports.by_model import MOST_MODELS, ModelBars
 from proxy.dashboard.reports.traffic import Sums
-from proxy.templatetags.proxy import model_name
 
 
 @dashboard_page

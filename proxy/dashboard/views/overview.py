@@ -12,14 +12,14 @@ from proxy.checks import check_sqlite
 from proxy.dashboard import reports
 from proxy.dashboard.parts.charts import Chart, slot_name
 from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.formats import shown
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Figure
 from proxy.dashboard.reports import remaining, traffic
 from proxy.dashboard.reports.pool import PoolState
 from proxy.dashboard.reports.remaining import Remaining, used_up_at
 from proxy.dashboard.reports.traffic import Bar
-from proxy.pages import overview_tables as tables
-from proxy.templatetags.proxy import shown
+from proxy.dashboard.views import overview_tables as tables
 
 _FEW_KEYS = 0.2  # of the usable ones
 
