@@ -85,7 +85,7 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     """The relay's parts, in this process: the fake as upstream, and the ledger with an empty queue."""
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
-    monkeypatch.setattr(ledger, "_progress", Progress())  # a test may have stopped the clocks elsewhere
+    monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
     monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     yield ledger

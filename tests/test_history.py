@@ -104,7 +104,7 @@ def test_without_a_log_the_hours_are_counted_all_the_same(
     service: Ledger, gemini: FakeGemini, pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool("one")
-    monkeypatch.setattr(service, "log_days", 0)
+    monkeypatch.setattr(service._transaction, "log_days", 0)
     ask(client)
     assert logged(service) == []
     assert ModelHour.objects.get().at_once == 1

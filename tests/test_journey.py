@@ -38,7 +38,7 @@ def rest(ledger: Ledger, *, seconds: float) -> None:
 
 def waiting_in(ledger: Ledger) -> int:
     """Return how many wait; the ledger may be at work on its lines meanwhile."""
-    return sum(len(line.who) for line in list(ledger._waiting._lines.values()))
+    return sum(len(line.who) for line in list(ledger._writer._waiting._lines.values()))
 
 
 def waited_seconds(response: Any) -> float:
@@ -183,7 +183,7 @@ def test_no_more_wait_than_may(
     gemini: FakeGemini, pool: Pool, service: Ledger, ask_soon: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool("one")
-    monkeypatch.setattr(service, "most_waiting", 3)
+    monkeypatch.setattr(service._writer, "most_waiting", 3)
     rest(service, seconds=15)
 
     asked = [ask_soon() for _ in range(8)]

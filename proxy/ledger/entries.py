@@ -4,10 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
+from typing import Self
 
 from django.db.backends.utils import CursorWrapper
 
+from proxy.ledger.bookings import take_back
 from proxy.ledger.claims import Claim, Overloaded, PoolExhausted, Wish
 from proxy.ledger.history import FinishedRequest
 
@@ -92,6 +95,11 @@ class Booking(Entry):
         self.moment = moment
         self.effect = effect
         self.counts = counts
+
+    @classmethod
+    def unused(cls, claim: Claim) -> Self:
+        """Return the booking that gives a claim back with which nothing was sent."""
+        return cls(claim, datetime.now(UTC), partial(take_back, claim=claim))
 
 
 class Finished(Entry):
