@@ -69,14 +69,14 @@ def measure(pool: Pool) -> float:
     from django.core.management import call_command  # noqa: PLC0415
 
     from proxy.ledger import ledger  # noqa: PLC0415
-    from proxy.ledger.claims import Wish  # noqa: PLC0415
+    from proxy.ledger.claims import ClaimRequest  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill(pool)
     times = []
     for _ in range(CLAIMS):
         began = time.perf_counter()
-        ledger.claim(Wish(MODEL, tokens=100))
+        ledger.claim(ClaimRequest(MODEL, tokens=100))
         times.append(time.perf_counter() - began)
     ledger.close()
     return statistics.median(times) * 1e6
@@ -102,7 +102,7 @@ def _fill(pool: Pool) -> None:
         ExhaustionEvent(key=key, project=key.project, model_name=MODEL, window=Window.DAY, since=moment, until=until)
         for key in ApiKey.objects.filter(project__in=projects[: pool.exhausted]).select_related("project")
     )
-    Quota.objects.settle([project.pk for project in projects], moment)
+    Quota.objects.recompute([project.pk for project in projects], moment)
     # None of them spends its minute, and nobody is asked cautiously.
     Quota.objects.filter(model_name=MODEL).set_limits(moment, requests_per_minute=CLAIMS)
 

@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from proxy import views
 from proxy.ledger import Ledger, ledger
-from proxy.ledger.claims import Claim, Wish
+from proxy.ledger.claims import Claim, ClaimRequest
 from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
 from proxy.pool.adding import add_keys
@@ -133,15 +133,17 @@ def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -
     return response
 
 
-def wish_for(model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0) -> Wish:
-    """Return the wish for a key, by somebody who waits so long for one that rests."""
+def claim_request_for(
+    model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0
+) -> ClaimRequest:
+    """Return the claim_request for a key, by somebody who waits so long for one that rests."""
     until = time.monotonic() + wait_seconds
-    return Wish(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
+    return ClaimRequest(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
 
 
 def claim_of(ledger: Ledger, model_name: str = FLASH, **kwargs: Any) -> Claim:
-    """Claim a key; the arguments are those of `wish_for`."""
-    claim, _ = ledger.claim(wish_for(model_name, **kwargs))
+    """Claim a key; the arguments are those of `claim_request_for`."""
+    claim, _ = ledger.claim(claim_request_for(model_name, **kwargs))
     return claim
 
 

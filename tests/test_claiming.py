@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from proxy.gemini.refusals import Refusal, Window, read_refusal
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
-from proxy.ledger.claims import Claim, PoolExhausted, Wish
-from proxy.ledger.scheduler import Claiming
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.scheduler import Scheduler
 from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation, Use
 from tests import gemini_errors as errors
-from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, fake_secret, is_soon, wish_for
+from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, claim_request_for, fake_secret, is_soon
 from tests.gemini_errors import Reply, Violation
 
 ONE, TWO, THREE = fake_secret("one"), fake_secret("two"), fake_secret("three")
@@ -361,7 +361,7 @@ def test_a_large_request_waits_and_a_smaller_one_behind_it_does_not_overtake(
 def test_an_unknown_limit_makes_nobody_wait(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
 
-    claims = [service.claim(wish_for(wait_seconds=30)) for _ in range(100)]
+    claims = [service.claim(claim_request_for(wait_seconds=30)) for _ in range(100)]
 
     assert [has_waited for _, has_waited in claims] == [False] * 100
     assert [claim.in_minute for claim, _ in claims] == list(range(1, 101))
@@ -657,7 +657,7 @@ def test_who_leaves_while_his_claim_is_made_gives_it_back(
         _leave(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.ledger.entries.AskedFor.wait", leave)
+        patch.setattr("proxy.ledger.entries.PendingClaim.wait", leave)
         for _ in range(5):
             with pytest.raises(_LeftError):
                 claim_of(service)
@@ -673,9 +673,9 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
     pool("one")
     set_limits(requests_per_minute=5, requests_per_day=5)
     claim_of(service)
-    grant = Claiming.grant
+    grant = Scheduler.grant
 
-    def grant_in_vain(claiming: Claiming, wishes: Any) -> Any:
+    def grant_in_vain(claiming: Scheduler, wishes: Any) -> Any:
         """Grant, and let the transaction fail as soon as the wish has its claim."""
         results = grant(claiming, wishes)
         return _Failing(results)
@@ -685,8 +685,8 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
         _leave(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Claiming, "grant", grant_in_vain)
-        patch.setattr("proxy.ledger.entries.AskedFor.wait", leave)
+        patch.setattr(Scheduler, "grant", grant_in_vain)
+        patch.setattr("proxy.ledger.entries.PendingClaim.wait", leave)
         with pytest.raises(_LeftError):
             claim_of(service)
     service.close()
@@ -798,7 +798,7 @@ def test_pauses_grow_from_wave_to_wave_and_end_with_an_answer(clocks: Clocks, se
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 8, 8]
     service.book_answer(claim_of(service), 200)
     assert overload_of() == 0
-    _, has_waited = service.claim(wish_for(wait_seconds=30))
+    _, has_waited = service.claim(claim_request_for(wait_seconds=30))
     assert not has_waited
 
 
@@ -840,7 +840,7 @@ def test_who_waits_only_for_an_overload_is_served_in_order_too(
 
     def claim() -> Claim:
         now = time.monotonic()
-        return service.claim(Wish(FLASH, 10, gives_up_at=now, deadline=now + 30))[0]
+        return service.claim(ClaimRequest(FLASH, 10, gives_up_at=now, deadline=now + 30))[0]
 
     waiting = []
     for number in range(5):
@@ -855,7 +855,7 @@ def test_who_has_no_time_for_the_pause_of_an_overload_asks_at_once(clocks: Clock
     pool("one")
     service.book_answer(claim_of(service), 503)
 
-    claim, has_waited = service.claim(wish_for(wait_seconds=0.1))
+    claim, has_waited = service.claim(claim_request_for(wait_seconds=0.1))
 
     assert claim.overloads == 1
     assert not has_waited

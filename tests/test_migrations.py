@@ -156,7 +156,7 @@ def test_quotas_are_as_keys_and_exhaustion_say(migrated: Before) -> None:
     before = quotas()
     moment = timezone.now()
 
-    Quota.objects.settle(Project.objects.values_list("id", flat=True), moment)
+    Quota.objects.recompute(Project.objects.values_list("id", flat=True), moment)
 
     assert quotas() == before
     assert len(before) == Project.objects.count() * 3

@@ -362,9 +362,9 @@ def test_whatever_happens_quotas_say_what_keys_events_and_uses_say(seed: int) ->
         check_quotas_against_the_definition(moment)
 
     everything = list(Project.objects.values_list("id", flat=True))
-    Quota.objects.settle(everything, moment)
+    Quota.objects.recompute(everything, moment)
     once = state_of_quotas()
-    Quota.objects.settle(everything, moment)
+    Quota.objects.recompute(everything, moment)
     assert state_of_quotas() == once
     check_quotas_against_the_definition(moment)
 

@@ -54,7 +54,7 @@ def exhaust(key: ApiKey, model_name: str = FLASH, *, until: datetime | None, win
 
 
 def settle(*keys: ApiKey, moment: datetime = NOON) -> None:
-    Quota.objects.settle((key.project_id for key in keys), moment)
+    Quota.objects.recompute((key.project_id for key in keys), moment)
 
 
 def use(quota: Quota, *tokens: int) -> None:
@@ -177,7 +177,7 @@ def test_settling_one_model_leaves_the_others_alone() -> None:
     Rotation.objects.begin(PRO)
     exhaust(one, "", until=None, window=Window.CREDITS)
 
-    Quota.objects.settle([one.project_id], NOON, FLASH)
+    Quota.objects.recompute([one.project_id], NOON, FLASH)
 
     assert set(Quota.objects.filter(is_barred=True).values_list("model_name", flat=True)) == {FLASH}
 
@@ -225,15 +225,15 @@ def test_settling_a_hundred_projects_asks_no_more_than_settling_two(
     add_keys([f"secret-{n:04}" for n in range(100)], NOON)
     projects = list(Project.objects.values_list("id", flat=True))
     with CaptureQueriesContext(connection) as asked:
-        Quota.objects.settle(projects[:2], NOON)
+        Quota.objects.recompute(projects[:2], NOON)
 
     with django_assert_num_queries(len(asked)):
-        Quota.objects.settle(projects, NOON)
+        Quota.objects.recompute(projects, NOON)
 
 
 def test_settling_nothing_asks_nothing(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(0):
-        Quota.objects.settle([], NOON, FLASH)
+        Quota.objects.recompute([], NOON, FLASH)
 
 
 # Limits, as the next claim judges them

@@ -17,7 +17,7 @@ from proxy.ledger.claims import Claim, PoolExhausted
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
 from proxy.models.quotas import SET_NAMES
 from proxy.pool.adding import add_keys
-from tests.conftest import FLASH, Clocks, fake_secret, stopped_clocks, wish_for
+from tests.conftest import FLASH, Clocks, claim_request_for, fake_secret, stopped_clocks
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 # Around noon, and an hour before midnight of ordinary days and of those on which the clocks change.
@@ -129,7 +129,7 @@ class Simulation:
     def ask(self, process: int, tokens: int, fate: str) -> None:
         ledger = self.ledgers[process]
         try:
-            claim, _ = ledger.claim(wish_for(tokens=tokens))
+            claim, _ = ledger.claim(claim_request_for(tokens=tokens))
         except PoolExhausted:
             self.check_that_none_may_be_used(tokens)
             return

@@ -197,7 +197,7 @@ def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
         "proxy.views.relay",
         "proxy.views.read_call",
         "proxy.upstream.exchange.Upstream.send",
-        "proxy.ledger.scheduler.Claiming.grant",
+        "proxy.ledger.scheduler.Scheduler.grant",
     ]
     for where in places:
         for is_debug in (False, True):

@@ -104,4 +104,4 @@ def write_quotas(
             Quota.objects.filter(project=project.id, model_name=model_name).update(
                 day=today, day_requests=used, **(learned if project.has_known_limits else {})
             )
-    Quota.objects.settle((project.id for project in pool), moment)
+    Quota.objects.recompute((project.id for project in pool), moment)

@@ -24,8 +24,8 @@ from proxy.ledger.bookings import (
     write_rest,
     write_spent_day,
 )
-from proxy.ledger.claims import Claim, PoolExhausted, Wish
-from proxy.ledger.entries import AskedFor, Booking, Finished
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.entries import Booking, Finished, PendingClaim
 from proxy.ledger.history import FinishedRequest
 from proxy.ledger.minute_window import correct
 from proxy.ledger.transaction import LedgerTransaction
@@ -69,35 +69,35 @@ class Ledger:
         """How many requests may wait for a key at once."""
         return self._writer.most_waiting
 
-    def claim(self, wish: Wish) -> tuple[Claim, bool]:
-        """Return the key to ask with, and whether it had to be waited for.
+    def claim(self, claim_request: ClaimRequest) -> tuple[Claim, bool]:
+        """Return a claim, and whether the request had to wait for it.
 
-        Raises PoolExhausted when there is none within the time that the wish can wait, LedgerUnavailable.
+        Raises PoolExhausted when none becomes available in time, LedgerUnavailable.
         """
-        asked = AskedFor(wish)
-        self._writer.put(asked)
+        pending = PendingClaim(claim_request)
+        self._writer.put(pending)
         try:
-            asked.wait()
+            pending.wait()
         except PoolExhausted as exhausted:
-            exhausted.has_waited = asked.has_waited
+            exhausted.has_waited = pending.has_waited
             raise
         except Exception:
             raise
         except BaseException:  # the client left: a claim that was granted meanwhile is given back
-            asked.is_abandoned = True
-            if asked.is_settled and asked.claim:  # else it is given back when it is settled
-                self.give_back(asked.claim)
+            pending.is_abandoned = True
+            if pending.is_complete and pending.claim:  # otherwise the writer gives it back
+                self.give_back(pending.claim)
             raise
-        return cast("Claim", asked.claim), asked.has_waited
+        return cast("Claim", pending.claim), pending.has_waited
 
     def give_back(self, claim: Claim) -> None:
-        """Take a claim back with which nothing was sent. Does not wait."""
+        """Give back a claim that was never sent. Does not wait."""
         self._writer.put(Booking.unused(claim))
 
     def book_answer(self, claim: Claim, status: int) -> None:
-        """Count an answer, or a 429 that is handed on; return once that is on disk. Raises LedgerUnavailable.
+        """Count an answer, or a 429 that is passed on; return once that is on disk. Raises LedgerUnavailable.
 
-        A 503 lets the whole pool leave the model alone for a moment.
+        After a 503 the whole pool backs off from the model for a moment.
         """
         moment = datetime.now(UTC)
 
@@ -115,9 +115,9 @@ class Ledger:
         booking.wait()
 
     def book_refusal(self, claim: Claim, refusal: Refusal, project: str | None = None) -> datetime | None:
-        """Count a 429 and let the key's project rest; return until when (None: somebody must act).
+        """Count a 429 and rate-limit the key's project; return when that ends (None: when it is revived manually).
 
-        project: whose number the refusal named. Does not wait: the next claim comes after it in the queue.
+        project: the project number that the refusal named. Does not wait: the next claim comes later in the queue.
         """
         moment = datetime.now(UTC)
         until = rests_until(
@@ -138,7 +138,7 @@ class Ledger:
         return until
 
     def book_fault(self, claim: Claim, fault: Fault, reason: str, project: str | None = None) -> None:
-        """Count the answer, and take the key out of the rotation with `reason`. Does not wait."""
+        """Count the answer, and mark the key as bad with `reason`. Does not wait."""
         moment = datetime.now(UTC)
 
         def note(cursor: CursorWrapper) -> None:
@@ -148,12 +148,12 @@ class Ledger:
         self._writer.put(Booking(claim, moment, note, answers=1, errors=1))
 
     def book_project(self, claim: Claim, project: str) -> None:
-        """Note which project an error named. Does not wait."""
+        """Note the project that an error named. Does not wait."""
         moment = datetime.now(UTC)
         self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
 
     def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
-        """Add the tokens of an answer, which was counted before. Does not wait."""
+        """Add the tokens of an answer that is already counted. Does not wait."""
         if any(tokens):
             counts = {f"{name}_tokens": number for name, number in tokens._asdict().items() if number}
             is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
@@ -164,7 +164,7 @@ class Ledger:
             self._writer.put(booking)
 
     def record(self, request: FinishedRequest) -> None:
-        """Add a request that is over to the history, in a moment. Does not wait."""
+        """Add a finished request to the history. Does not wait."""
         self._writer.put(Finished(request))
 
     def close(self, timeout_seconds: float = 10) -> None:

@@ -80,18 +80,18 @@ def write_rest(
     key = ApiKey.objects.select_related("project").get(id=claim.key_id)
     if refusal.window is Window.CREDITS:
         ExhaustionEvent.objects.record(key, "", refusal, moment, until)
-        Quota.objects.settle([key.project_id], moment)
+        Quota.objects.recompute([key.project_id], moment)
         return
     if claim.rotation_name == NO_MODEL:  # the limits it was refused for are none of those that are counted
         ExhaustionEvent.objects.record(key, NO_MODEL, refusal, moment, until)
-        Quota.objects.settle([key.project_id], moment, NO_MODEL)
+        Quota.objects.recompute([key.project_id], moment, NO_MODEL)
         return
     model_name = Rotation.objects.spent_by(claim.model_name, refusal.model_name)
     ExhaustionEvent.objects.record(key, model_name, refusal, moment, until)
     quota = Quota.objects.filter(project=key.project, model_name=model_name)
     if learned := {f"learned_{name}": limit for name, limit in refusal.limits._asdict().items() if limit}:
         quota.update(**learned)
-    Quota.objects.settle([key.project_id], moment, model_name)
+    Quota.objects.recompute([key.project_id], moment, model_name)
     if refusal.window is Window.UNKNOWN:
         quota.update(refusals_in_a_row=min(claim.refusals_in_a_row + 1, 30))
 

@@ -1,4 +1,4 @@
-"""What stands in the ledger's queue: wishes for a key, bookings of what became of one, and requests that are over."""
+"""Entries of the ledger's queue: pending claims, bookings, and finished requests."""
 
 import threading
 import time
@@ -11,58 +11,58 @@ from typing import Self
 from django.db.backends.utils import CursorWrapper
 
 from proxy.ledger.bookings import take_back
-from proxy.ledger.claims import Claim, Overloaded, PoolExhausted, Wish
+from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
 from proxy.ledger.history import FinishedRequest
 
 
 class Entry:
-    """Something in the queue; it is settled when it is committed, or has failed with `error`.
+    """Something to write. It is complete when it is committed, or has failed with `error`."""
 
-    is_urgent: somebody waits for it, or may decide by what it says; the rest can be written a moment later.
-    """
-
-    __slots__ = ("_done", "error", "is_settled", "is_urgent")
+    __slots__ = ("_done", "error", "is_complete", "is_urgent")
 
     def __init__(self, *, is_awaited: bool = True) -> None:
         self._done = threading.Event() if is_awaited else None
+        # The rest can be written a few milliseconds later.
         self.is_urgent = True
-        self.is_settled = False
+        self.is_complete = False
         self.error: Exception | None = None
 
-    def settle(self, error: Exception | None = None) -> None:
+    def complete(self, error: Exception | None = None) -> None:
+        """Wake whoever waits for this entry. error: why it was not written."""
         self.error = error
-        self.is_settled = True
+        self.is_complete = True
         if self._done:
             self._done.set()
 
     def wait(self) -> None:
-        """Wait until it is settled; raises its error."""
+        """Wait until it is complete. Raises its error."""
         if self._done:
             self._done.wait()
         if self.error:
             raise self.error
 
 
-class AskedFor(Entry):
-    """A wish for a claim that somebody waits for; nobody any more when it is abandoned."""
+class PendingClaim(Entry):
+    """A request for a claim, and the claim once it is granted."""
 
-    __slots__ = ("_is_overloaded", "claim", "has_waited", "is_abandoned", "wish")
+    __slots__ = ("_is_overloaded", "claim", "claim_request", "has_waited", "is_abandoned")
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, claim_request: ClaimRequest) -> None:
         super().__init__()
-        self.wish = wish
+        self.claim_request = claim_request
         self.claim: Claim | None = None
+        # Set once the client has disconnected.
         self.is_abandoned = False
         self.has_waited = False
         self._is_overloaded = False
 
     @property
     def gives_up_at(self) -> float:
-        """Until when it can wait, by `time.monotonic()`: longer for an API that recovers than for a key that rests."""
-        return self.wish.deadline if self._is_overloaded else self.wish.gives_up_at
+        """How long it can wait, by `time.monotonic()`: longer for an overloaded API than for a rate-limited key."""
+        return self.claim_request.deadline if self._is_overloaded else self.claim_request.gives_up_at
 
     def can_wait_for(self, exhausted: PoolExhausted, moment: datetime) -> bool:
-        """Tell whether a key comes back within its time."""
+        """Tell whether a key becomes available in time."""
         self._is_overloaded = isinstance(exhausted, Overloaded)
         if exhausted.opens_at is None or exhausted.are_tried:
             return False
@@ -71,13 +71,13 @@ class AskedFor(Entry):
         return time.monotonic() + seconds <= self.gives_up_at
 
     def begin_to_wait(self) -> None:
-        """From now on in a line; keys that were tried may have rested enough when it is over."""
+        """Note that it waits. Keys that were tried may be used again afterwards."""
         self.has_waited = True
-        self.wish = replace(self.wish, tried=frozenset())
+        self.claim_request = replace(self.claim_request, tried=frozenset())
 
 
 class Booking(Entry):
-    """Numbers to add to a row of DailyUsage, and what else is to be written in the same transaction."""
+    """Counts to add to a row of DailyUsage, and what else to write in the same transaction."""
 
     __slots__ = ("claim", "counts", "effect", "moment")
 
@@ -103,7 +103,7 @@ class Booking(Entry):
 
 
 class Finished(Entry):
-    """A request that is over, for the history. Nobody waits for it."""
+    """A finished request, for the history."""
 
     __slots__ = ("request",)
 

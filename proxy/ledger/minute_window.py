@@ -74,7 +74,7 @@ def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
     Uses in the future are of before this machine was started, or of another one: they stay for a minute at most.
     """
     ended = ExhaustionEvent.objects.end_those_to_come(moment)
-    Quota.objects.settle([*ended, *ExhaustionEvent.objects.overlooked(moment)], moment)
+    Quota.objects.recompute([*ended, *ExhaustionEvent.objects.overlooked(moment)], moment)
     cursor.execute(f"UPDATE {_QUOTA} SET opens_at = {_DUE} WHERE NOT is_open", [adapt(cursor, _LONG_AGO)])
     now = now_ns(cursor)
     if Quota.objects.filter(last_used__gt=now).update(last_used=0):

@@ -25,7 +25,7 @@ class Key(NamedTuple):
 
 
 @dataclass(slots=True)
-class Candidate:
+class QuotaState:
     """A quota as a claim sees it, in the order of `COLUMNS`; the names are those of `Quota`.
 
     is_of_today: what its day says; it is of an earlier one if not. keys: those that may be taken.

@@ -12,7 +12,7 @@ from django.db.backends.utils import CursorWrapper
 from proxy.gemini.quota_day import next_reset, quota_day
 from proxy.ledger.clock import SECOND
 from proxy.ledger.minute_window import TENTH, adapt, add, expire, now_ns, opening
-from proxy.ledger.quota_state import COLUMNS, Candidate, Key
+from proxy.ledger.quota_state import COLUMNS, Key, QuotaState
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, Quota, Rotation
 
 _DUE_AT_ONCE = 100
@@ -69,7 +69,7 @@ class Progress:
     noted: dict[int, int] = field(default_factory=dict)
 
 
-class FoundRotation:
+class LoadedRotation:
     """The rotation that a model has, or the one it counts as; the common one for models beyond the hundredth.
 
     now: nanoseconds by the clock of `Use`, at `moment`. is_new: nothing was heard of the model before. has_windows:
@@ -88,8 +88,8 @@ class FoundRotation:
         self._progress = progress
         self._day = quota_day(self.moment, zone).isoformat()
         self._seen = 0
-        self._taken: dict[int, Candidate] = {}
-        self._spent: dict[int, Candidate] = {}
+        self._taken: dict[int, QuotaState] = {}
+        self._spent: dict[int, QuotaState] = {}
         self._keys_taken: set[int] = set()
         self._uses: dict[int, list[int]] = {}
         are_some_due = self._find()
@@ -111,10 +111,10 @@ class FoundRotation:
         """Return the moment at which our clock shows so many nanoseconds."""
         return self.moment + timedelta(microseconds=(nanoseconds - self.now) // 1000)
 
-    def more(self, count: int) -> list[Candidate]:
+    def more(self, count: int) -> list[QuotaState]:
         """Return so many more open quotas, those with most left first, with their usable keys."""
         self._cursor.execute(_OPEN, [self._day, self.name, count, self._seen])
-        by_project = {row[1]: Candidate(*row) for row in self._cursor.fetchall()}
+        by_project = {row[1]: QuotaState(*row) for row in self._cursor.fetchall()}
         self._seen += len(by_project)
         self.are_all_seen = len(by_project) < count
         if by_project:
@@ -123,13 +123,13 @@ class FoundRotation:
                 by_project[project_id].keys.append(Key(*key))
         return list(by_project.values())
 
-    def count_day(self, quota: Candidate) -> None:
+    def count_day(self, quota: QuotaState) -> None:
         """Begin the day of a quota that was last used on another: with what its keys did today, or was imported."""
         if not quota.is_of_today:
             self._cursor.execute(_ANSWERS_OF_DAY, [quota.project_id, self._day, self.name, self.name])
             quota.is_of_today, quota.day_requests = True, int(self._cursor.fetchone()[0])
 
-    def opening_of(self, quota: Candidate, tokens: int = 0) -> int | None:
+    def opening_of(self, quota: QuotaState, tokens: int = 0) -> int | None:
         """Return when a spent quota has room again for a request of so many tokens; None: never."""
         if quota.requests_per_day == 0:
             return None
@@ -140,7 +140,7 @@ class FoundRotation:
         opens = opening(self._cursor, quota.id, quota.requests_per_minute, quota.tokens_per_minute, tokens)
         return opens if opens is None else max(opens, self.now + _A_MOMENT)
 
-    def take(self, quota: Candidate, key: Key, tokens: int) -> None:
+    def take(self, quota: QuotaState, key: Key, tokens: int) -> None:
         """Count a request that is claimed now."""
         self._progress.turn = max(self._progress.turn + 1, self.now)
         quota.last_used = self._progress.turn
@@ -155,7 +155,7 @@ class FoundRotation:
             self._progress.noted[key.id] = self.now
             self._keys_taken.add(key.id)
 
-    def close(self, quota: Candidate) -> None:
+    def close(self, quota: QuotaState) -> None:
         """Have a quota closed that is spent."""
         self._spent[quota.id] = quota
 
@@ -213,14 +213,14 @@ class FoundRotation:
             self._cursor.execute(_DUE, [self._day, self.name, adapt(self._cursor, self.moment)])
             rows = self._cursor.fetchall()
             for row in rows:
-                quota = Candidate(*row)
+                quota = QuotaState(*row)
                 self.count_day(quota)
                 is_spent = quota.is_day_spent or quota.is_minute_spent
                 opens_at = self._opens_at(quota) if is_spent else None
                 self._cursor.execute(_JUDGE, [not is_spent, opens_at, self._day, quota.day_requests, quota.id])
                 has_opened |= not is_spent
 
-    def _opens_at(self, quota: Candidate) -> str | datetime | None:
+    def _opens_at(self, quota: QuotaState) -> str | datetime | None:
         opens = self.opening_of(quota)
         return None if opens is None else adapt(self._cursor, self.moment_of(opens))
 

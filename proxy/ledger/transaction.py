@@ -11,12 +11,12 @@ from proxy.gemini.quota_day import quota_day
 from proxy.ledger.bookings import add_usage
 from proxy.ledger.claims import Claim
 from proxy.ledger.clock import ClockWatch
-from proxy.ledger.entries import AskedFor, Booking, Entry, Finished
+from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
 from proxy.ledger.history import write_history
 from proxy.ledger.minute_window import after_clock_was_set
 from proxy.ledger.retention import prune
-from proxy.ledger.rotation import FoundRotation, Progress
-from proxy.ledger.scheduler import Claiming
+from proxy.ledger.rotation import LoadedRotation, Progress
+from proxy.ledger.scheduler import Scheduler
 from proxy.models import lock_quotas
 
 
@@ -45,7 +45,7 @@ class LedgerTransaction:
             if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
                 write_history(cursor, finished, has_log=self.log_days > 0)
                 prune(cursor, datetime.now(UTC), self.log_days, self._zone)
-            return self._grant([entry for entry in entries if isinstance(entry, AskedFor)], cursor)
+            return self._grant([entry for entry in entries if isinstance(entry, PendingClaim)], cursor)
 
     def _write_bookings(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
@@ -58,16 +58,16 @@ class LedgerTransaction:
         for effect in (booking.effect for booking in bookings if booking.effect):
             effect(cursor)
 
-    def _grant(self, entries: Sequence[AskedFor], cursor: CursorWrapper) -> dict[Entry, Exception]:
+    def _grant(self, entries: Sequence[PendingClaim], cursor: CursorWrapper) -> dict[Entry, Exception]:
         """Claim a key for each entry; return those that get none, each with the reason."""
-        by_rotation: defaultdict[str, list[AskedFor]] = defaultdict(list)
+        by_rotation: defaultdict[str, list[PendingClaim]] = defaultdict(list)
         for entry in entries:
-            by_rotation[entry.wish.rotation_name].append(entry)
+            by_rotation[entry.claim_request.rotation_name].append(entry)
         failed: dict[Entry, Exception] = {}
-        for rotation_name, asked in by_rotation.items():
-            rotation = FoundRotation(cursor, rotation_name, self._zone, self._progress)
-            results = Claiming(rotation).grant([entry.wish for entry in asked])
-            for entry, result in zip(asked, results, strict=True):
+        for rotation_name, pending in by_rotation.items():
+            rotation = LoadedRotation(cursor, rotation_name, self._zone, self._progress)
+            results = Scheduler(rotation).grant([entry.claim_request for entry in pending])
+            for entry, result in zip(pending, results, strict=True):
                 if isinstance(result, Claim):
                     entry.claim = result
                 else:

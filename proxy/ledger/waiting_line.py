@@ -13,7 +13,7 @@ _AT_ONCE = 64
 
 
 class Waiting(Protocol):
-    """Somebody who waits. gives_up_at: until when, by the clock of `WaitingRoom`."""
+    """Somebody who waits. gives_up_at: until when, by the clock of `WaitingLines`."""
 
     @property
     def gives_up_at(self) -> float: ...
@@ -30,7 +30,7 @@ class _Line(Generic[_T]):
         self.opens_at = self.looks_at = 0.0
 
 
-class WaitingRoom(Generic[_T]):
+class WaitingLines(Generic[_T]):
     """Who waits for what, and when to look again; times are seconds of a clock that nobody sets."""
 
     def __init__(self) -> None:

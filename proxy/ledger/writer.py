@@ -17,9 +17,9 @@ from typing import cast
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from proxy.ledger.claims import PoolExhausted
-from proxy.ledger.entries import AskedFor, Booking, Entry, Finished
+from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
 from proxy.ledger.transaction import LedgerTransaction
-from proxy.ledger.waiting_line import WaitingRoom
+from proxy.ledger.waiting_line import WaitingLines
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Writer:
         self._transaction = transaction
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._unsaved: list[Entry] = []
-        self._waiting: WaitingRoom[AskedFor] = WaitingRoom()
+        self._waiting: WaitingLines[PendingClaim] = WaitingLines()
         self._finished: list[Entry] = []
         self._writes_history_at = 0.0
         self._start_lock = threading.Lock()
@@ -89,29 +89,29 @@ class Writer:
             entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch), is_last=is_last)], []
             if entries:
                 self._commit(entries)
-        for asked in self._waiting.take_all():
-            asked.settle(LedgerUnavailable("The service stops."))
+        for pending in self._waiting.take_all():
+            pending.complete(LedgerUnavailable("The service stops."))
         if self._unsaved:
             entries, self._unsaved = self._unsaved, []
             self._commit(entries)
         connection.close()
 
     def _next_batch(self) -> list[Entry | None]:
-        """Return what has come together; None in it: nothing comes any more."""
+        """Return the next batch; None in it means that the writer must stop."""
         batch: list[Entry | None] = []
         with suppress(queue.Empty):
             batch.append(self._queue.get(timeout=self._patience()))
             write_at = time.monotonic() + _LATER_SECONDS
             while (entry := batch[-1]) and not entry.is_urgent and len(batch) < _LARGEST_BATCH:
                 batch.append(self._queue.get(timeout=max(0.0, write_at - time.monotonic())))
-            time.sleep(0)  # under gevent: whoever is ready joins this batch
+            time.sleep(0)  # under gevent: other greenlets that are ready join this batch
             while len(batch) < _LARGEST_BATCH:
                 batch.append(self._queue.get_nowait())
         return batch
 
     def _patience(self) -> float | None:
-        """Return for how long to wait for new entries, in seconds; None: for ever."""
-        # What could not be written is tried again soon, also when nothing new comes.
+        """Return how long to wait for new entries, in seconds; None waits until one comes."""
+        # What could not be written is retried soon, even when nothing new comes.
         times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
         if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
             times.append(seconds)
@@ -120,12 +120,12 @@ class Writer:
         return min(times, default=None)
 
     def _arrange(self, entries: Iterable[Entry], *, is_last: bool) -> list[Entry]:
-        """Return what is to be written now. Wishes stand behind those that wait for the same; history comes in lots."""
+        """Return what to write now: claims queue behind those that already wait, and history is written in bulk."""
         arranged: list[Entry] = []
         now = time.monotonic()
         for entry in entries:
-            if isinstance(entry, AskedFor):
-                name = entry.wish.rotation_name
+            if isinstance(entry, PendingClaim):
+                name = entry.claim_request.rotation_name
                 opens_at = self._waiting.opens_at(name)
                 if opens_at and opens_at <= entry.gives_up_at and len(self._waiting) < self.most_waiting:
                     entry.begin_to_wait()
@@ -143,17 +143,17 @@ class Writer:
             arranged += self._finished
             self._finished = []
         due = self._waiting.take_due(now)
-        return [*(asked for asked in due if not asked.is_abandoned), *arranged]
+        return [*(pending for pending in due if not pending.is_abandoned), *arranged]
 
     def _commit(self, entries: list[Entry]) -> None:
-        """Write all of `entries` or none, and settle them; bookings that could not be written now are kept."""
+        """Commit all of `entries` or none, and complete them; bookings that could not be written are kept."""
         try:
             failed = self._transaction.write(entries)
         except (OperationalError, InterfaceError) as exc:
             logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
-            with suppress(DatabaseError):  # a writer that ended here would leave everybody waiting
+            with suppress(DatabaseError):  # if the writer ended here, every caller would wait forever
                 connection.close()
-            self._unsaved += [entry for entry in entries if not isinstance(entry, AskedFor)]
+            self._unsaved += [entry for entry in entries if not isinstance(entry, PendingClaim)]
             failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
         except Exception:
             if len(entries) > 1:  # one of them is wrong: find it by writing each on its own
@@ -162,36 +162,36 @@ class Writer:
                 return
             logger.exception("The ledger could not write an entry.")
             failed = {entries[0]: LedgerUnavailable("The database refused the entry.")}
-        self._settle(entries, failed)
+        self._complete(entries, failed)
 
-    def _settle(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
-        """Wake those whose entries are done; wishes that a key comes back for in time stand in line instead."""
+    def _complete(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
+        """Wake the callers of `entries`; claims that can wait for a key join the waiting line instead."""
         for entry in self._line_up(entries, failed):
             error = failed.get(entry)
-            if isinstance(entry, AskedFor) and error:
+            if isinstance(entry, PendingClaim) and error:
                 entry.claim = None  # if it had one, that was not written
-            entry.settle(error)
-            if isinstance(entry, AskedFor) and entry.is_abandoned and entry.claim:
+            entry.complete(error)
+            if isinstance(entry, PendingClaim) and entry.is_abandoned and entry.claim:
                 self.put(Booking.unused(entry.claim))
 
     def _line_up(self, entries: list[Entry], failed: dict[Entry, Exception]) -> list[Entry]:
-        """Let wishes stand in line that a key comes back for in time; return all that do not."""
+        """Put the claims that can wait for a key into the waiting line; return the other entries."""
         others: list[Entry] = []
-        lines: dict[str, tuple[list[AskedFor], list[AskedFor]]] = {}  # those that stood in it before, and newcomers
+        lines: dict[str, tuple[list[PendingClaim], list[PendingClaim]]] = {}  # those that already waited, and newcomers
         opens_at: dict[str, float] = {}
         moment, now = datetime.now(UTC), time.monotonic()
         count = len(self._waiting)
         for entry in entries:
             error = failed.get(entry)
             if not (
-                isinstance(entry, AskedFor)
+                isinstance(entry, PendingClaim)
                 and isinstance(error, PoolExhausted)
                 and entry.can_wait_for(error, moment)
                 and (entry.has_waited or count < self.most_waiting)
             ):
                 others.append(entry)
                 continue
-            name = entry.wish.rotation_name
+            name = entry.claim_request.rotation_name
             lines.setdefault(name, ([], []))[0 if entry.has_waited else 1].append(entry)
             count += 1
             entry.begin_to_wait()

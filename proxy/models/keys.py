@@ -138,7 +138,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             for start in range(0, len(ids), CHUNK):
                 keys = ApiKey.objects.filter(id__in=ids[start : start + CHUNK])
                 changed += keys.update(**values)
-                Quota.objects.settle(keys.values_list("project", flat=True), moment)
+                Quota.objects.recompute(keys.values_list("project", flat=True), moment)
         return changed
 
     def move_to(self, name: str, moment: datetime) -> int:
@@ -156,7 +156,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     Quota.objects.merge(key.project, project)
                 ApiKey.objects.filter(pk=key.pk).update(project=project)
                 Quota.objects.filter(project__in=[key.project_id, project.pk]).recount()
-                Quota.objects.settle([key.project_id, project.pk], moment)
+                Quota.objects.recompute([key.project_id, project.pk], moment)
             Project.objects.filter(id__in=[key.project_id for key in moved]).drop_empty()
         return len(moved)
 

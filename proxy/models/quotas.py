@@ -1,7 +1,7 @@
 """The limits of a project for a model, its recent use, and so its place in the rotation of that model.
 
 The scheduler (`ledger/scheduler.py`) reads these rows: one index lookup finds the project with most left, however many
-are spent. All but the limits is derived: `settle` recomputes it from keys, exhaustion and the uses of the last minute.
+are spent. All but the limits is derived: `recompute` computes it from keys, exhaustion events and recent uses.
 """
 
 from collections import defaultdict
@@ -124,7 +124,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
                 events = ExhaustionEvent.objects.filter(project=quota.project, model_name=quota.model_name)
                 events.in_force(moment).filter(window__in=WITH_LIMITS).update(until=moment)
             self.update(**limits)
-            Quota.objects.settle((quota.project_id for quota in quotas), moment)
+            Quota.objects.recompute((quota.project_id for quota in quotas), moment)
 
     def forget_learned(self, moment: datetime) -> None:
         """Forget what Google told: it will be learned again, with a refusal for each limit."""
@@ -147,8 +147,8 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
                 if not known.uses.filter(tenth=use.tenth).update(**add):
                     known.uses.create(tenth=use.tenth, requests=use.requests, tokens=use.tokens)
 
-    def settle(self, projects: Iterable[int], moment: datetime, model_name: str | None = None) -> None:
-        """Write anew what follows from the keys of `projects`, their limits and what is exhausted; keeps the order.
+    def recompute(self, projects: Iterable[int], moment: datetime, model_name: str | None = None) -> None:
+        """Recompute what follows from the keys of `projects`, their limits and exhaustion events; keep the order.
 
         Of all models, or of one that has a rotation. A few queries for every 500 projects. Those with limits are closed
         and due, so that the next claim judges them.
@@ -158,9 +158,9 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         for start in range(0, len(ids), CHUNK):
             with transaction.atomic(), connection.cursor() as cursor:
                 lock_quotas(cursor)
-                self._settle(ids[start : start + CHUNK], names, moment)
+                self._recompute(ids[start : start + CHUNK], names, moment)
 
-    def _settle(self, projects: list[int], names: list[str], moment: datetime) -> None:
+    def _recompute(self, projects: list[int], names: list[str], moment: datetime) -> None:
         there = set(self.filter(project__in=projects, model_name__in=names).values_list("project", "model_name"))
         missing = ((project, name) for project in projects for name in names if (project, name) not in there)
         self.bulk_create(Quota(project_id=project, model_name=name) for project, name in missing)
@@ -177,7 +177,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             .annotate(Sum("requests"), Sum("tokens"))
         }
         adapt = connection.ops.adapt_datetimefield_value
-        settled = []
+        rows = []
         for quota in quotas:
             untils = [e.until for e in rests[quota.project_id] if e.model_name in ("", quota.model_name)]
             is_barred = quota.project_id not in usable or None in untils
@@ -185,13 +185,13 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             is_open = not (is_barred or until or quota.has_limits)
             opens_at = None if is_open or is_barred else until or moment
             minute = counts.get(quota.pk, (0, 0))
-            settled.append((is_barred, is_open, adapt(opens_at), adapt(until), *minute, quota.pk))
+            rows.append((is_barred, is_open, adapt(opens_at), adapt(until), *minute, quota.pk))
         # Not bulk_update, which takes seconds for 500 projects, while requests wait.
         with connection.cursor() as cursor:
             cursor.executemany(
                 "UPDATE proxy_quota SET is_barred = %s, is_open = %s, opens_at = %s, rests_until = %s, "
                 "minute_requests = %s, minute_tokens = %s WHERE id = %s",
-                settled,
+                rows,
             )
 
 

@@ -48,7 +48,7 @@ def add_keys(
                 ApiKey(secret=secret, name=names.get(secret, name), project=its, is_enabled=is_enabled)
                 for secret, its in zip(fresh, projects, strict=True)
             )
-            Quota.objects.settle((its.pk for its in projects), moment)
+            Quota.objects.recompute((its.pk for its in projects), moment)
         new += len(fresh)
         if start + _CHUNK < len(secrets) and not connection.in_atomic_block:
             time.sleep(time.monotonic() - began)

@@ -112,7 +112,7 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
                 if until > moment and model_name:
                     Rotation.objects.begin(model_name[:200])
         Quota.objects.filter(project__keys__in=keys.values()).recount()
-        Quota.objects.settle((key.project_id for key in keys.values()), moment)
+        Quota.objects.recompute((key.project_id for key in keys.values()), moment)
     return unknown
 
 
