@@ -6,9 +6,9 @@ from datetime import date, datetime, timedelta
 from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim
 from proxy.ledger.minute_window import give_back, now_ns
-from proxy.ledger.scheduler import pause_ns
 from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 
+from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
-from proxy.ledger.clock import SECOND
 from proxy.ledger.quota_state import Key, QuotaState
 from proxy.ledger.rotation import LoadedRotation
 from proxy.models import ApiKey, key_label
@@ -19,11 +19,6 @@ from proxy.models import ApiKey, key_label
 # After so many waves of overload in a row, one request at a time goes to see whether it is over.
 _WAVES_BEFORE_PROBING = 3
 _SPARE = 1  # quotas loaded beyond the number of requests, since some lack tokens
-
-
-def pause_ns(overloads: int) -> int:
-    """Return how long the pool backs off after so many waves of overload in a row: 0.25 s to 8 s."""
-    return min(SECOND // 8 << min(overloads, 16), 8 * SECOND)
 
 
 class Scheduler:
