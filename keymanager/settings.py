@@ -1,6 +1,6 @@
 """Every choice of a deployment, read from the environment or `.env`, here and nowhere else.
 
-Source of the defaults: README.md, "Settings"; a test compares the two.
+docs/settings.md explains each of them; a test compares the two.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Every choice of a deployment: told in the README, and refused in one sentence when it is nonsense."""
+"""Every setting: documented with its default, and refused in one sentence when it makes no sense."""
 
 import ast
 import os
@@ -32,34 +32,57 @@ def defaults_in_settings() -> dict[str, Any]:
     return found
 
 
-def rows_in(readme: str) -> dict[str, str]:
-    """Return the table of variables: | `NAME` | default | meaning |; two names may share a row."""
+def rows_in(document: str) -> dict[str, str]:
+    """Return the defaults by name, from the tables of a document: | `NAME` | default | meaning |."""
     rows: dict[str, str] = {}
-    for line in (ROOT / readme).read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        names = [name.strip(" `") for name in cells[0].split("`, `")]
-        if line.startswith("| `") and len(cells) == 3 and all(NAME.fullmatch(name) for name in names):
-            rows |= dict.fromkeys(names, cells[1])
+        if line.startswith("| `") and len(cells) == 3 and NAME.fullmatch(name := cells[0].strip("`")):
+            assert name not in rows, f"{document} has {name} twice"
+            rows[name] = cells[1]
     return rows
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
-def test_the_readme_names_exactly_the_variables_that_are_read(readme: str) -> None:
-    assert set(rows_in(readme)) == set(defaults_in_settings())
+def shown(default: Any) -> str:
+    """Return a default as the documents show it."""
+    return f"`{('off', 'on')[default]}`" if isinstance(default, bool) else f"`{default}`"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README_zh.md"])
-def test_the_readme_tells_the_true_defaults(readme: str) -> None:
-    rows = rows_in(readme)
-    plain = {name: default for name, default in defaults_in_settings().items() if default and default is not True}
-
-    assert {name: rows.get(name) for name, default in plain.items() if f"{default}" not in rows.get(name, "")} == {}
+@pytest.mark.parametrize("document", ["docs/settings.md", "docs/zh/settings.md"])
+def test_the_settings_page_has_a_row_for_exactly_the_variables_that_are_read(document: str) -> None:
+    assert set(rows_in(document)) == set(defaults_in_settings())
 
 
-def test_the_example_names_exactly_the_variables_that_are_read() -> None:
+@pytest.mark.parametrize("document", ["docs/settings.md", "docs/zh/settings.md"])
+def test_the_settings_page_shows_the_true_defaults(document: str) -> None:
+    rows = rows_in(document)
+    plain = {name: shown(default) for name, default in defaults_in_settings().items() if default not in (None, "")}
+
+    assert {name: rows[name] for name in plain} == plain
+
+
+@pytest.mark.parametrize(
+    ("readme", "document"), [("README.md", "docs/settings.md"), ("README_zh.md", "docs/zh/settings.md")]
+)
+def test_the_readme_shows_some_rows_of_the_settings_page(readme: str, document: str) -> None:
+    few, all_rows = rows_in(readme), rows_in(document)
+
+    assert 8 <= len(few) <= 10
+    assert few.items() <= all_rows.items()
+
+
+def test_the_example_has_exactly_the_variables_of_the_settings_page_in_its_order() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
 
-    assert set(re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)) == set(defaults_in_settings())
+    assert re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE) == list(rows_in("docs/settings.md"))
+
+
+def test_the_example_shows_the_true_defaults() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    example = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+    plain = {name: shown(default) for name, default in defaults_in_settings().items() if default is not None}
+
+    assert {name: f"`{example[name]}`" for name in plain} == plain
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """HTTP/1.1 as the relay needs it: one exchange after another over a connection, bodies as raw bytes. No Django.
 
 urllib3 opens the connections (TLS, proxies, time-outs); the exchange itself is written here, since urllib3 and
-http.client took a quarter of a request's time, most of it for headers as e-mail (README, "Speed"). RFC 9112 is followed
+http.client took a quarter of the time of a request, most of it for headers as e-mail. RFC 9112 is followed
 to the letter where a mistake would mix up two answers: whatever looks odd ends the connection.
 """
 

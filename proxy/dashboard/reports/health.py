@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from proxy.models import LoggedRequest
 from proxy.security.masking import mask_text
 
-# Every variable of the README's table, in its order.
+# Every variable of docs/settings.md.
 SETTINGS = (
     *(
         "PLACEHOLDER_TOKEN",
