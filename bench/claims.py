@@ -88,7 +88,7 @@ def _fill(pool: Pool) -> None:
 
     from proxy.gemini.quota_day import next_reset  # noqa: PLC0415
     from proxy.gemini.refusals import Window  # noqa: PLC0415
-    from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation  # noqa: PLC0415
+    from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Project, Quota  # noqa: PLC0415
 
     moment = timezone.now()
     until = next_reset(moment, timezone.get_default_timezone())
@@ -97,7 +97,7 @@ def _fill(pool: Pool) -> None:
         ApiKey(secret=f"AIza{number:035}", project=projects[number * pool.projects // pool.keys])
         for number in range(pool.keys)
     )
-    Rotation.objects.begin(MODEL)
+    GeminiModel.objects.begin(MODEL)
     ExhaustionEvent.objects.bulk_create(
         ExhaustionEvent(key=key, project=key.project, model_name=MODEL, window=Window.DAY, since=moment, until=until)
         for key in ApiKey.objects.filter(project__in=projects[: pool.exhausted]).select_related("project")

@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from proxy.accounts.activity import note
 from proxy.ledger.retention import prune
-from proxy.models import ApiKey, Project, Quota, Rotation
+from proxy.models import ApiKey, GeminiModel, Project, Quota
 from proxy.models.history import ACTIVITY_DAYS
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict
@@ -103,7 +103,7 @@ def test_pasted_keys_leave_one_entry(person: Client) -> None:
 
 def test_limits_that_are_forgotten_or_set_leave_an_entry(person: Client) -> None:
     [key] = keys("one")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     quota = Quota.objects.get(model_name=FLASH)
     before = str(quota)
 

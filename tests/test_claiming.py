@@ -22,7 +22,7 @@ from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
 from proxy.ledger.scheduler import Scheduler
-from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation, Use
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Quota, Use
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, claim_request_for, fake_secret, is_soon
 from tests.gemini_errors import Reply, Violation
@@ -36,7 +36,7 @@ PER_MINUTE, PER_MINUTE_TOKENS, PER_DAY = errors.PER_MINUTE, errors.TOKENS_PER_MI
 
 def set_limits(model_name: str = FLASH, secret: str = "", **limits: int | None) -> None:
     """Set limits by hand: of all projects, or of that of one key."""
-    Rotation.objects.begin(model_name)
+    GeminiModel.objects.begin(model_name)
     quotas = Quota.objects.filter(model_name=model_name)
     (quotas.filter(project__keys__secret=secret) if secret else quotas).set_limits(timezone.now(), **limits)
 
@@ -713,19 +713,19 @@ def test_a_model_that_google_does_not_know_leaves_no_rows(clocks: Clocks, servic
     service.book_answer(claim_of(service), 200)
     service.book_answer(claim_of(service), 404)  # it knows that one
 
-    assert list(Rotation.objects.values_list("model_name", flat=True)) == [FLASH]
+    assert list(GeminiModel.objects.values_list("model_name", flat=True)) == [FLASH]
     assert set(Quota.objects.of_models().values_list("model_name", flat=True)) == {FLASH}
     assert uses() == {FLASH: 2}
 
 
 def test_models_beyond_the_hundredth_share_the_common_rotation(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one", "two")
-    Rotation.objects.bulk_create(Rotation(model_name=f"model-{number}", is_known=True) for number in range(100))
+    GeminiModel.objects.bulk_create(GeminiModel(model_name=f"model-{number}", is_known=True) for number in range(100))
 
     claims = [claim_of(service, "one-more") for _ in range(4)]
 
     assert [claim.secret for claim in claims] == [ONE, TWO, ONE, TWO]
-    assert Rotation.objects.count() == 100
+    assert GeminiModel.objects.count() == 100
     assert uses() == {}
 
 
@@ -767,7 +767,7 @@ def test_a_rest_that_a_changing_name_met_holds_for_the_model_itself(
 
 
 def overload_of(model_name: str = FLASH) -> int:
-    return Rotation.objects.get(model_name=model_name).overloads
+    return GeminiModel.objects.get(model_name=model_name).overloads
 
 
 def test_an_overloaded_model_is_left_alone_by_the_whole_pool(
@@ -791,7 +791,7 @@ def test_pauses_grow_from_wave_to_wave_and_end_with_an_answer(clocks: Clocks, se
     for _ in range(8):
         service.book_answer(claim_of(service), 503)
         began = clocks.elapsed_ns
-        until = Rotation.objects.get().backs_off_until
+        until = GeminiModel.objects.get().backs_off_until
         pauses.append((until - began) / 10**9)
         clocks.go_on(pauses[-1] + 0.1)
 

@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 
 from proxy.gemini.refusals import Refusal, Window
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, Quota, Rotation
+from proxy.models import ApiKey, GeminiModel, Quota
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, GENERATE, STREAM, TOKEN, Pool, ask, claim_of, error_in, fake_secret, is_soon
 from tests.fake_gemini import FakeGemini, Reply
@@ -274,7 +274,7 @@ def test_an_overload_that_passes_is_waited_for_by_all(
     responses = [asked.result() for asked in [ask_soon() for _ in range(15)]]
 
     assert {response.status_code for response in responses} == {200}
-    assert Rotation.objects.get().overloads == 0
+    assert GeminiModel.objects.get().overloads == 0
     assert sum(not decision.is_accepted for decision in gemini.decisions) <= 30  # two waves, not three of each
 
 

@@ -20,7 +20,7 @@ from proxy.gemini.quota_day import next_reset
 from proxy.gemini.refusals import Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger.history import FinishedRequest, write_history
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, LoggedRequest, Quota
 from tests.conftest import FLASH, Pool, fake_secret
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -152,7 +152,7 @@ def limited(pool: Pool) -> list[Quota]:
     """Two projects that may ask FLASH 100 times a day, at half past twelve: one asked 90 times, one 10."""
     pool("one", project="p1")
     pool("two", project="p2")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     quotas = Quota.objects.filter(model_name=FLASH).order_by("project")
     quotas.update(learned_requests_per_day=100, day=date(2026, 11, 25), day_requests=10)
     Quota.objects.filter(pk=quotas[0].pk).update(day_requests=90)

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.db.models import Count
 
-from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Project, Quota
 from proxy.pool.adding import add_keys, count_new
 from tests.conftest import FLASH, fake_secret, is_soon, other_connection
 
@@ -58,7 +58,7 @@ def test_keys_join_the_rotation_in_the_order_they_were_given() -> None:
 @pytest.mark.django_db
 def test_a_new_key_has_a_quota_in_every_rotation_and_only_an_enabled_one_is_open() -> None:
     add_keys([fake_secret("one")], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     add_keys([fake_secret("two")], NOON, is_enabled=False)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.gemini.refusals import Limits, Refusal, Window
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, PoolExhausted
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
 from proxy.models.quotas import SET_NAMES
 from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, Clocks, claim_request_for, fake_secret, stopped_clocks
@@ -90,7 +90,7 @@ class Simulation:
         self.google: dict[str, GoogleProject] = {}
         self.sent = 0
         self.in_flight: list[InFlight] = []
-        Rotation.objects.begin(FLASH)
+        GeminiModel.objects.begin(FLASH)
         for number, (limits, is_known) in enumerate(projects):
             name = f"project-{number}"
             secrets = [fake_secret(f"{name}-{letter}") for letter in "ab"]
@@ -188,7 +188,7 @@ class Simulation:
 
 @contextmanager
 def simulation(beginning: datetime, projects: list[tuple[Limits, bool]]) -> Iterator[Simulation]:
-    for model in (Use, Quota, Rotation, ExhaustionEvent, DailyUsage, ApiKey, Project):
+    for model in (Use, Quota, GeminiModel, ExhaustionEvent, DailyUsage, ApiKey, Project):
         model._default_manager.all().delete()
     with stopped_clocks(beginning) as clocks:
         simulated = Simulation(clocks, projects)

@@ -19,7 +19,7 @@ from pytest_django.fixtures import Settings
 
 from proxy import views
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
 from proxy.pool.adding import add_keys
 from proxy.security.masking import MaskingFormatter
 from tests import gemini_errors as errors
@@ -359,7 +359,7 @@ def test_the_texts_of_objects_name_no_key(service: Ledger, lines: Lines, gemini:
     gemini.exhaust(*ALL)
     ask()
     usage_of_today()
-    models = (ApiKey, Project, Rotation, Quota, Use, DailyUsage, ExhaustionEvent)
+    models = (ApiKey, Project, GeminiModel, Quota, Use, DailyUsage, ExhaustionEvent)
     rows = [row for model in models for row in model._default_manager.all()]
 
     texts = [f"{thing} {thing!r}" for thing in [*claims, *rows, service, views.upstream, ApiKey.objects.all()]]

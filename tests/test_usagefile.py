@@ -16,7 +16,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from proxy.ledger import Ledger
 from proxy.ledger.claims import PoolExhausted
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 from proxy.models.quotas import QuotaQuerySet
 from proxy.pool.adding import add_keys
 from proxy.pool.usage_file import BadUsageFile, export_usage, import_usage, parse_usage
@@ -179,7 +179,7 @@ def test_an_import_brings_counts_and_exhaustion() -> None:
 @pytest.mark.django_db
 def test_a_key_that_the_older_form_calls_exhausted_rests_for_all_models() -> None:
     add_keys([ONE, TWO], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     take_over(OLDER)
 
@@ -260,7 +260,7 @@ def test_unknown_keys_are_kept_with_their_counts_and_are_not_used() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_imported_answers_count_towards_the_limit_of_the_day(service: Ledger, clocks: Clocks) -> None:
     add_keys([ONE], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.of_models().set_limits(NOON, requests_per_day=11)
     claim = claim_of(service)
     service.book_answer(claim, 200)

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from proxy.demo.plan import MODELS, DemoKey, DemoProject, Plan, projects
 from proxy.demo.usage import Spent
 from proxy.gemini.refusals import Fault, Refusal, Window
-from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Quota
 from proxy.pool.adding import add_keys
 
 _FAULTS = [
@@ -23,7 +23,7 @@ _NEVER_CHECKED = timedelta(days=36_500)
 def make_pool(plan: Plan, today: date, moment: datetime, rng: random.Random) -> list[DemoProject]:
     """Put keys, projects and rotations into the database, with the ids they got."""
     for model_name in MODELS:
-        Rotation.objects.begin(model_name)
+        GeminiModel.objects.begin(model_name)
     pool = projects(plan, rng)
     for project in pool:
         add_keys([key.secret for key in project.keys], moment, project=project.name)

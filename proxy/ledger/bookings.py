@@ -9,7 +9,7 @@ from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim
 from proxy.ledger.minute_window import give_back, now_ns
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
 # One at a time, for others in flight may yet be refused: what is missing to `minute_requests` is in flight.
@@ -27,10 +27,10 @@ def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
     """Note what an answer says of limits: so much was accepted. Called after it was counted."""
     quota = Quota.objects.filter(id=claim.quota_id)
     if claim.is_new_model and 400 <= status < 500 and status != 429:
-        Rotation.objects.drop_unknown(claim.model_name)  # there is no such model, as far as is known
+        GeminiModel.objects.drop_unknown(claim.model_name)  # there is no such model, as far as is known
         return
     if claim.is_new_model:
-        Rotation.objects.mark_known(claim.model_name)
+        GeminiModel.objects.mark_known(claim.model_name)
     if claim.is_unproven:  # also by an error: the quota did not refuse it
         cursor.execute(_PROVE, [claim.quota_id, claim.in_minute])
     if status >= 400:
@@ -38,7 +38,7 @@ def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
     if claim.refusals_in_a_row:
         quota.update(refusals_in_a_row=0)
     if claim.overloads:
-        Rotation.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
+        GeminiModel.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
     if claim.disproves:
         quota.update(**dict.fromkeys(claim.disproves))
 
@@ -86,7 +86,7 @@ def write_rest(
         ExhaustionEvent.objects.record(key, NO_MODEL, refusal, moment, until)
         Quota.objects.recompute([key.project_id], moment, NO_MODEL)
         return
-    model_name = Rotation.objects.spent_by(claim.model_name, refusal.model_name)
+    model_name = GeminiModel.objects.spent_by(claim.model_name, refusal.model_name)
     ExhaustionEvent.objects.record(key, model_name, refusal, moment, until)
     quota = Quota.objects.filter(project=key.project, model_name=model_name)
     if learned := {f"learned_{name}": limit for name, limit in refusal.limits._asdict().items() if limit}:
@@ -135,7 +135,7 @@ def write_overload(cursor: CursorWrapper, claim: Claim) -> None:
 
     A claim made before the last pause began belongs to the wave that led to it.
     """
-    for rotation in Rotation.objects.filter(model_name=claim.model_name).select_for_update():
+    for rotation in GeminiModel.objects.filter(model_name=claim.model_name).select_for_update():
         if claim.overloads >= rotation.overloads:
             overloads = min(rotation.overloads + 1, 100)
             rotation.overloads, rotation.backs_off_until = overloads, now_ns(cursor) + pause_ns(overloads)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from django.db.backends.utils import CursorWrapper
 
 from proxy.ledger.clock import SECOND, elapsed_ns
-from proxy.models import ExhaustionEvent, Quota, Rotation, Use
+from proxy.models import ExhaustionEvent, GeminiModel, Quota, Use
 
 TENTH = SECOND // 10
 # A little more than Google's minute: a request reaches Google after its claim, one sooner than another.
@@ -78,7 +78,7 @@ def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
     cursor.execute(f"UPDATE {_QUOTA} SET opens_at = {_DUE} WHERE NOT is_open", [adapt(cursor, _LONG_AGO)])
     now = now_ns(cursor)
     if Quota.objects.filter(last_used__gt=now).update(last_used=0):
-        Rotation.objects.update(backs_off_until=0)
+        GeminiModel.objects.update(backs_off_until=0)
     latest = Use.objects.order_by("-tenth").values_list("tenth", flat=True).first() or 0
     if latest > now // TENTH:
         cursor.execute(f"UPDATE {_USE} SET tenth = tenth - %s", [latest - now // TENTH])

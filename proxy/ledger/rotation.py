@@ -13,14 +13,14 @@ from proxy.gemini.quota_day import next_reset, quota_day
 from proxy.ledger.clock import SECOND
 from proxy.ledger.minute_window import TENTH, adapt, add, expire, now_ns, opening
 from proxy.ledger.quota_state import COLUMNS, Key, QuotaState
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, Quota, Rotation
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, GeminiModel, Quota
 
 _DUE_AT_ONCE = 100
 _A_MOMENT = SECOND // 20
 _A_MINUTE = 60 * SECOND
 
 _QUOTA, _KEY, _USAGE = Quota._meta.db_table, ApiKey._meta.db_table, DailyUsage._meta.db_table
-_ROTATION = Rotation._meta.db_table
+_ROTATION = GeminiModel._meta.db_table
 _FIND = (
     f"SELECT is_known, counts_as, overloads, backs_off_until, EXISTS (SELECT 1 FROM {_QUOTA} quota "
     f"WHERE quota.model_name = CASE counts_as WHEN '' THEN {_ROTATION}.model_name ELSE counts_as END "
@@ -73,7 +73,7 @@ class LoadedRotation:
     """The rotation that a model has, or the one it counts as; the common one for models beyond the hundredth.
 
     now: nanoseconds by the clock of `Use`, at `moment`. is_new: nothing was heard of the model before. has_windows:
-    uses count, since quota is spent. The rest is that of `Rotation`.
+    uses count, since quota is spent. The rest is that of `GeminiModel`.
     """
 
     def __init__(self, cursor: CursorWrapper, model_name: str, zone: tzinfo, progress: Progress) -> None:
@@ -193,8 +193,8 @@ class LoadedRotation:
             self.is_new = not is_known
             self.name = counts_as or model_name
         elif model_name == NO_MODEL:
-            Rotation.objects.begin(NO_MODEL)
-        elif Rotation.objects.begin_if_room(model_name):
+            GeminiModel.objects.begin(NO_MODEL)
+        elif GeminiModel.objects.begin_if_room(model_name):
             self.is_new = True
         else:
             self.name = ""

@@ -35,8 +35,8 @@ def lock_quotas(cursor: CursorWrapper) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
 
 
-class RotationQuerySet(models.QuerySet["Rotation"]):
-    """Rotations of models."""
+class GeminiModelQuerySet(models.QuerySet["GeminiModel"]):
+    """Models that were asked for."""
 
     def begin(self, model_name: str, *, is_known: bool = True) -> None:
         """Give `model_name` a rotation of its own, in the order of the common one, if it has none."""
@@ -86,21 +86,23 @@ class RotationQuerySet(models.QuerySet["Rotation"]):
         return told or self.get(model_name=model_name).counts_as or model_name
 
 
-class Rotation(models.Model):
-    """A model that was asked for, and how overloaded it was of late.
-
-    is_known: Google said something of it but that there is none. counts_as: the model whose quotas are spent, where
-    Google named another (`gemini-flash-latest`). overloads: waves of answers like 503 in a row. backs_off_until: nobody
-    asks before, by the clock of `Use`.
-    """
+class GeminiModel(models.Model):
+    """A model that was asked for, and how overloaded it was recently."""
 
     model_name = models.CharField(max_length=200, unique=True)
+    # Google gave an answer that shows that the model exists.
     is_known = models.BooleanField(default=False)
+    # The model whose quotas are spent, where Google named another one (`gemini-flash-latest`); "" for its own.
     counts_as = models.CharField(max_length=200, blank=True)
+    # Waves of answers like 503 in a row.
     overloads = models.PositiveSmallIntegerField(default=0)
+    # No request is sent before, by the clock of `Use`.
     backs_off_until = models.BigIntegerField(default=0)
 
-    objects = RotationQuerySet.as_manager()
+    objects = GeminiModelQuerySet.as_manager()
+
+    class Meta:
+        db_table = "proxy_rotation"  # its former name
 
     def __str__(self) -> str:
         return self.model_name
@@ -153,7 +155,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         Of all models, or of one that has a rotation. A few queries for every 500 projects. Those with limits are closed
         and due, so that the next claim judges them.
         """
-        names = ["", *Rotation.objects.values_list("model_name", flat=True)] if model_name is None else [model_name]
+        names = ["", *GeminiModel.objects.values_list("model_name", flat=True)] if model_name is None else [model_name]
         ids = sorted(set(projects))
         for start in range(0, len(ids), CHUNK):
             with transaction.atomic(), connection.cursor() as cursor:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext
 
 from proxy.gemini.quota_day import day_start, next_reset, quota_day
 from proxy.gemini.refusals import Window
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 from proxy.pool.adding import add_keys
 from proxy.pool.key_file import POSSIBLE_SECRET
 
@@ -110,7 +110,7 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
                     defaults={"project": keys[secret].project, "until": until},
                 )
                 if until > moment and model_name:
-                    Rotation.objects.begin(model_name[:200])
+                    GeminiModel.objects.begin(model_name[:200])
         Quota.objects.filter(project__keys__in=keys.values()).recount()
         Quota.objects.recompute((key.project_id for key in keys.values()), moment)
     return unknown

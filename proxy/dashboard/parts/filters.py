@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from proxy.dashboard.reports.period import DAYS, LONGEST_DAYS, Period
-from proxy.models import ApiKey, Project, Rotation
+from proxy.models import ApiKey, GeminiModel, Project
 
 RANGES = ("24h", *DAYS)
 _Row = TypeVar("_Row", Project, ApiKey)
@@ -94,7 +94,7 @@ def read_filters(request: HttpRequest, moment: datetime, default: str = "24h") -
     elif name not in RANGES:
         problems.append(_("There is no such range."))
     period = period or Period.ending(moment, name if name in RANGES else default, settings.QUOTA_ZONE, **of)
-    models = list(Rotation.objects.order_by("model_name").values_list("model_name", flat=True))
+    models = list(GeminiModel.objects.order_by("model_name").values_list("model_name", flat=True))
     return Filters(period, project, key, models, " ".join(problems))
 
 

@@ -24,7 +24,7 @@ from proxy.models import ApiKey, LoggedRequest, Outcome
 
 
 @dashboard_page
-def key(request: HttpRequest, key_id: int) -> HttpResponse:
+def key_detail(request: HttpRequest, key_id: int) -> HttpResponse:
     """Show a key, deleted ones as well: their history stays."""
     moment = datetime.now(UTC)
     shown = get_object_or_404(ApiKey.objects.select_related("project"), pk=key_id)

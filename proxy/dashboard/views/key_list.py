@@ -32,7 +32,7 @@ _DAYS = 28
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_member_required
-def keys(request: HttpRequest) -> HttpResponse:
+def key_list(request: HttpRequest) -> HttpResponse:
     """Show a page of the keys; or do what was posted to those that were chosen, and show the same page again."""
     moment = datetime.now(UTC)
     if request.method == "POST":

@@ -18,7 +18,7 @@ from proxy.dashboard.reports.traffic import Sums
 
 
 @dashboard_page
-def models(request: HttpRequest) -> HttpResponse:
+def model_list(request: HttpRequest) -> HttpResponse:
     """Show models, of the period that the filters say."""
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)

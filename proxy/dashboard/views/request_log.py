@@ -20,7 +20,7 @@ SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSE
 
 
 @dashboard_page
-def requests(request: HttpRequest) -> HttpResponse:
+def request_log(request: HttpRequest) -> HttpResponse:
     """Show a page of the log; with `?after=`, only the rows that came since, for the script that adds them on top."""
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
