@@ -16,8 +16,8 @@ from gevent import Timeout, getcurrent
 from gunicorn import glogging
 from gunicorn.workers.ggevent import GeventWorker
 
-from proxy.client_address import is_in, read_address
-from proxy.connections import BodySocket, Connections, most_connections, raise_file_limit
+from proxy.client.address import is_in, read_address
+from proxy.client.connections import BodySocket, Connections, most_connections, raise_file_limit
 from proxy.sqlite.lock import hold_while_serving
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")

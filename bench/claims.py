@@ -68,15 +68,15 @@ def measure(pool: Pool) -> float:
     django.setup()
     from django.core.management import call_command  # noqa: PLC0415
 
-    from proxy.claims import Wish  # noqa: PLC0415
     from proxy.ledger import ledger  # noqa: PLC0415
+    from proxy.ledger.claims import ClaimRequest  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill(pool)
     times = []
     for _ in range(CLAIMS):
         began = time.perf_counter()
-        ledger.claim(Wish(MODEL, tokens=100))
+        ledger.claim(ClaimRequest(MODEL, tokens=100))
         times.append(time.perf_counter() - began)
     ledger.close()
     return statistics.median(times) * 1e6
@@ -86,9 +86,9 @@ def _fill(pool: Pool) -> None:
     """Make keys and projects, exhaust the first of these for the day, and let the limits of all be known."""
     from django.utils import timezone  # noqa: PLC0415
 
-    from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation  # noqa: PLC0415
-    from proxy.quota import next_reset  # noqa: PLC0415
-    from proxy.refusals import Window  # noqa: PLC0415
+    from proxy.gemini.quota_day import next_reset  # noqa: PLC0415
+    from proxy.gemini.refusals import Window  # noqa: PLC0415
+    from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Project, Quota  # noqa: PLC0415
 
     moment = timezone.now()
     until = next_reset(moment, timezone.get_default_timezone())
@@ -97,12 +97,12 @@ def _fill(pool: Pool) -> None:
         ApiKey(secret=f"AIza{number:035}", project=projects[number * pool.projects // pool.keys])
         for number in range(pool.keys)
     )
-    Rotation.objects.begin(MODEL)
+    GeminiModel.objects.begin(MODEL)
     ExhaustionEvent.objects.bulk_create(
         ExhaustionEvent(key=key, project=key.project, model_name=MODEL, window=Window.DAY, since=moment, until=until)
         for key in ApiKey.objects.filter(project__in=projects[: pool.exhausted]).select_related("project")
     )
-    Quota.objects.settle([project.pk for project in projects], moment)
+    Quota.objects.recompute([project.pk for project in projects], moment)
     # None of them spends its minute, and nobody is asked cautiously.
     Quota.objects.filter(model_name=MODEL).set_limits(moment, requests_per_minute=CLAIMS)
 

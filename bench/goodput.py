@@ -20,7 +20,7 @@ from bench.goodput_load import ask_all, plan
 from bench.goodput_pool import projects
 from bench.goodput_table import table
 from bench.processes import ROOT, free_port, running, settings_for
-from proxy.quota import next_reset
+from proxy.gemini.quota_day import next_reset
 from tests.fake_gemini import FakeGemini
 
 PHASE_SECONDS = 90.0

@@ -6,7 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 from bench.goodput_load import Outcome
-from bench.goodput_possible import Wish, serve
+from bench.goodput_possible import ClaimRequest, serve
 from tests.fake_gemini import Decision
 
 # What is shorter is the time of a transaction.
@@ -78,8 +78,8 @@ def _count_room(failed: Iterable[Outcome], decisions: Iterable[Decision]) -> int
     return sum(moment < inf for moment in serve(sorted(map(_wish, failed)), decisions))
 
 
-def _wish(outcome: Outcome) -> Wish:
-    return Wish(outcome.moment, outcome.model, outcome.tokens)
+def _wish(outcome: Outcome) -> ClaimRequest:
+    return ClaimRequest(outcome.moment, outcome.model, outcome.tokens)
 
 
 def _count_in_flight(phase: Phase) -> int:

@@ -67,7 +67,7 @@ def fill() -> None:
     from django.core.management import call_command  # noqa: PLC0415
     from django.utils import timezone  # noqa: PLC0415
 
-    from proxy.pool import add_keys  # noqa: PLC0415
+    from proxy.pool.adding import add_keys  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     for project in projects():
@@ -81,12 +81,12 @@ def tell() -> None:
     django.setup()
     from django.utils import timezone  # noqa: PLC0415
 
-    from proxy.models import Quota, Rotation  # noqa: PLC0415
+    from proxy.models import GeminiModel, Quota  # noqa: PLC0415
     from proxy.models.quotas import SET_NAMES  # noqa: PLC0415
 
     for project in projects():
         for model, limit in project.limits.items():
-            Rotation.objects.begin(model)
+            GeminiModel.objects.begin(model)
             quota = Quota.objects.filter(project__keys__secret=project.secrets[0], model_name=model)
             limits = (limit.per_minute, limit.tokens_per_minute, limit.per_day)
             quota.set_limits(timezone.now(), **dict(zip(SET_NAMES, limits, strict=True)))

@@ -24,7 +24,7 @@ _MINUTE = 60.0
 _PACIFIC = ZoneInfo("America/Los_Angeles")
 
 
-class Wish(NamedTuple):
+class ClaimRequest(NamedTuple):
     """A request that wants to be served. moment: of its arrival, by `time.time()`. tokens: of its input."""
 
     moment: float
@@ -97,7 +97,7 @@ class Quota:
         return self._uses[first : bisect_right(self._uses, end, key=lambda use: use.moment)]
 
 
-def serve(wishes: Iterable[Wish], past: Iterable[Decision]) -> list[float]:
+def serve(wishes: Iterable[ClaimRequest], past: Iterable[Decision]) -> list[float]:
     """Return when each wish is served, first come first served: as early as it can be, infinity where never.
 
     past: what has happened to the quotas. Of several projects with room the one with most left is taken, as far as the
@@ -107,7 +107,7 @@ def serve(wishes: Iterable[Wish], past: Iterable[Decision]) -> list[float]:
     return [_serve(wish, quotas[wish.model]) for wish in wishes]
 
 
-def _serve(wish: Wish, quotas: list[Quota]) -> float:
+def _serve(wish: ClaimRequest, quotas: list[Quota]) -> float:
     until = wish.moment + PATIENCE_SECONDS
     openings = [quota.opening(wish.tokens, wish.moment, until) for quota in quotas]
     first = min(openings)

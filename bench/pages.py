@@ -123,8 +123,8 @@ def measure() -> dict[str, float]:
     from django.test import Client  # noqa: PLC0415
     from django.utils import timezone  # noqa: PLC0415
 
+    from proxy.dashboard.reports import today  # noqa: PLC0415
     from proxy.models import ApiKey  # noqa: PLC0415
-    from proxy.reports import today  # noqa: PLC0415
 
     call_command("migrate", verbosity=0)
     _fill()
@@ -166,7 +166,7 @@ def _fill() -> None:
         cursor.execute("PRAGMA synchronous=OFF")
     made = fill(Plan(KEYS, DAYS, LOG_ROWS, FACTOR, late=0), moment, seed=1)
     Quota.objects.of_models().update(requests_per_minute=10**6, input_tokens_per_minute=10**9, requests_per_day=10**6)
-    Quota.objects.settle(Quota.objects.values_list("project", flat=True), moment)
+    Quota.objects.recompute(Quota.objects.values_list("project", flat=True), moment)
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()  # the next one is as the product has it

@@ -224,8 +224,8 @@ SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
 ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DEFAULT_EXCEPTION_REPORTER = "proxy.error_pages.MaskingReporter"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "proxy.error_pages.NoPostedData"
+DEFAULT_EXCEPTION_REPORTER = "proxy.security.error_pages.MaskingReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "proxy.security.error_pages.NoPostedData"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -249,7 +249,7 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "proxy.page_bodies.limit_bodies",
+    "proxy.security.page_bodies.limit_bodies",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -273,13 +273,13 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 # A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
-PASSWORD_HASHERS = ["proxy.hashing.ThreadedHasher"]
+PASSWORD_HASHERS = ["proxy.accounts.password_hasher.ThreadedHasher"]
 LOGIN_URL = "admin:login"
-AUTHENTICATION_BACKENDS = ["proxy.logins.ThrottledBackend"]
-# Failed logins are counted by account and address, and by address; see proxy/logins.py.
-AXES_HANDLER = "proxy.logins.LoginFailures"
-AXES_LOCKOUT_CALLABLE = "proxy.logins.locked_out"
-AXES_CLIENT_IP_CALLABLE = "proxy.logins.address_of"
+AUTHENTICATION_BACKENDS = ["proxy.accounts.logins.ThrottledBackend"]
+# Failed logins are counted by account and address, and by address; see proxy/accounts/logins.py.
+AXES_HANDLER = "proxy.accounts.logins.LoginFailures"
+AXES_LOCKOUT_CALLABLE = "proxy.accounts.logins.locked_out"
+AXES_CLIENT_IP_CALLABLE = "proxy.accounts.logins.address_of"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=5)
@@ -297,7 +297,7 @@ USE_TZ = True
 STATIC_URL = "/static/"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "proxy.prefix.PrefixedFiles"},
+    "staticfiles": {"BACKEND": "proxy.client.prefix.PrefixedFiles"},
 }
 WHITENOISE_USE_FINDERS = True
 # Pages load nothing from elsewhere, and run nothing that is written into them.
@@ -313,7 +313,7 @@ CONTENT_SECURITY_POLICY = {
 }
 # What somebody who is logged in may send to a page: 100,000 keys to paste. The relay has MAX_BODY_MB instead.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
-FILE_UPLOAD_HANDLERS = ["proxy.page_bodies.NoFiles"]
+FILE_UPLOAD_HANDLERS = ["proxy.security.page_bodies.NoFiles"]
 
 DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -343,7 +343,7 @@ LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {
         "masked": {
-            "()": "proxy.masking.MaskingFormatter",
+            "()": "proxy.security.masking.MaskingFormatter",
             "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s",
             "secrets": [PLACEHOLDER_TOKEN],
         }

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proxy.claims import Claim
-from proxy.gemini import Headers
+from proxy.gemini.target import Headers
+from proxy.gemini.tokens import TokenMeter
 from proxy.ledger import Ledger
-from proxy.tokens import TokenMeter
-from proxy.upstream import UpstreamAnswer
+from proxy.ledger.claims import Claim
+from proxy.upstream.exchange import UpstreamAnswer
 
 
 class CountedBody:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from proxy.way_out import BadProxy, proxy_for
+from proxy.upstream.outbound_proxy import BadProxy, proxy_for
 
 _SHORTEST_SECRET = 20
 _FIRST_SAFE_SQLITE = (3, 51, 3)

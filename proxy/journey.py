@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from proxy.claims import Claim, PoolExhausted, Wish
-from proxy.history import NO_TOKENS, FinishedRequest
+from proxy.gemini.refusals import Fault, Refusal
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
-from proxy.refusals import Fault, Refusal
-from proxy.tokens import Tokens
-from proxy.upstream import Call
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.history import NO_TOKENS, FinishedRequest
+from proxy.upstream.exchange import Call
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Journey:
     def next_claim(self, call: Call, ledger: Ledger) -> Claim:
         """Claim a key for the next try, waiting for it if need be. Raises PoolExhausted, LedgerUnavailable."""
         asked_at = time.monotonic()
-        wish = Wish(
+        claim_request = ClaimRequest(
             model_name=call.model_name,
             tokens=call.input_tokens,
             tried=frozenset(self._tried),
@@ -69,7 +69,7 @@ class Journey:
         )
         has_waited = False
         try:
-            claim, has_waited = ledger.claim(wish)
+            claim, has_waited = ledger.claim(claim_request)
         except PoolExhausted as exhausted:
             has_waited = exhausted.has_waited
             raise
@@ -81,7 +81,7 @@ class Journey:
         self.key_label = claim.label
         return claim
 
-    def was_answered(self, status: int) -> None:
+    def note_answer(self, status: int) -> None:
         """Note the status of what came back from the key that was tried."""
         self.tries[-1] = (self.tries[-1][0], status)
         self._answered = time.monotonic()
@@ -114,7 +114,7 @@ class Journey:
     def _since_beginning(self, moment: float | None) -> int:
         return round(((moment or self._began) - self._began) * 1000)
 
-    def was_refused(self, claim: Claim, refusal: Refusal, until: datetime | None) -> None:
+    def note_refusal(self, claim: Claim, refusal: Refusal, until: datetime | None) -> None:
         """Do not take this key again, unless all have to be waited for."""
         self._tried.add(claim.key_id)
         rest = until.astimezone().isoformat(timespec="seconds") if until else "somebody acts"
@@ -123,7 +123,7 @@ class Journey:
             "%s: %s was refused %s (%s), rests until %s", self.request_id, claim.label, claim.model_name, window, rest
         )
 
-    def met_bad_key(self, claim: Claim, fault: Fault, reason: str) -> None:
+    def note_bad_key(self, claim: Claim, fault: Fault, reason: str) -> None:
         """Do not take this key again."""
         self._tried.add(claim.key_id)
         logger.warning("%s: %s is %s and leaves the rotation: %s", self.request_id, claim.label, fault, reason)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from proxy.prefix import keep_cookies_below, take_prefix
+from proxy.client.prefix import keep_cookies_below, take_prefix
 from proxy.views import relay_view
 
 OWN_FILES = {"/admin", "/dashboard", "/healthz", "/readyz"}

@@ -10,11 +10,11 @@ answer: it is counted first, then handed on byte for byte as it comes, its token
 import time
 
 from proxy.answer import Answer, CountedBody
-from proxy.claims import Claim
+from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.journey import Journey
 from proxy.ledger import Ledger
-from proxy.refusals import message_in, project_in, read_fault, read_refusal
-from proxy.upstream import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+from proxy.ledger.claims import Claim
+from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
 LOST = 504  # how an answer that never came is counted: Google may have done the work
@@ -34,7 +34,7 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
         claim = journey.next_claim(call, ledger)
         try:
             answer = ask(call, claim, ledger, upstream)
-            journey.was_answered(answer.status)
+            journey.note_answer(answer.status)
         except UpstreamUnreachable:
             if (pause := journey.next_pause()) is None:
                 raise
@@ -45,13 +45,13 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
             if refusal := read_refusal(answer.status, answer.error):
                 answer.close()
                 until = ledger.book_refusal(claim, refusal, project)
-                journey.was_refused(claim, refusal, until)
+                journey.note_refusal(claim, refusal, until)
                 continue
             if fault := read_fault(answer.status, answer.error):
                 answer.close()
                 reason = message_in(answer.error)
                 ledger.book_fault(claim, fault, reason, project)
-                journey.met_bad_key(claim, fault, reason)
+                journey.note_bad_key(claim, fault, reason)
                 continue
             is_worth_another_try = answer.status in TROUBLED and call.target.is_repeatable
             if is_worth_another_try and (pause := journey.next_pause()):

@@ -4,23 +4,23 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from proxy import views
-from proxy.pages.activity import activity
-from proxy.pages.exhaustion import exhaustion
-from proxy.pages.health import health
-from proxy.pages.key import key
-from proxy.pages.keys import keys
-from proxy.pages.models import models
-from proxy.pages.overview import overview
-from proxy.pages.requests import requests
+from proxy.dashboard.views.activity import activity
+from proxy.dashboard.views.exhaustion import exhaustion
+from proxy.dashboard.views.health import health
+from proxy.dashboard.views.key_detail import key_detail
+from proxy.dashboard.views.key_list import key_list
+from proxy.dashboard.views.model_list import model_list
+from proxy.dashboard.views.overview import overview
+from proxy.dashboard.views.request_log import request_log
 
 app_name = "proxy"
 urlpatterns = [
     path("dashboard/", overview, name="overview"),
-    path("dashboard/keys/", keys, name="keys"),
-    path("dashboard/keys/<int:key_id>/", key, name="key"),
+    path("dashboard/keys/", key_list, name="keys"),
+    path("dashboard/keys/<int:key_id>/", key_detail, name="key"),
     path("dashboard/exhaustion/", exhaustion, name="exhaustion"),
-    path("dashboard/models/", models, name="models"),
-    path("dashboard/requests/", requests, name="requests"),
+    path("dashboard/models/", model_list, name="models"),
+    path("dashboard/requests/", request_log, name="requests"),
     path("dashboard/activity/", activity, name="activity"),
     path("dashboard/health/", health, name="health"),
     path("healthz", views.healthz, name="healthz"),

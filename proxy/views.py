@@ -11,18 +11,18 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from proxy import reports
 from proxy.answer import Answer
-from proxy.claims import PoolExhausted
-from proxy.errors import response_for
-from proxy.history import CLIENT_LEFT
-from proxy.incoming import read_call, request_id_of
+from proxy.client.request import read_call, request_id_of
+from proxy.dashboard import reports
+from proxy.error_responses import response_for
+from proxy.greenlets import ClientWatch
 from proxy.journey import Journey
-from proxy.keycheck import BadKeysWatch
 from proxy.ledger import ledger
+from proxy.ledger.claims import PoolExhausted
+from proxy.ledger.history import CLIENT_LEFT
+from proxy.pool.key_check import BadKeysWatch
 from proxy.relay import relay
-from proxy.sockets import ClientWatch
-from proxy.upstream import Call, Upstream
+from proxy.upstream.exchange import Call, Upstream
 
 upstream = Upstream(
     settings.UPSTREAM_URL,

@@ -25,12 +25,12 @@ from django.test import Client
 from django.utils import timezone
 
 from proxy import views
-from proxy.claims import Claim, Wish
 from proxy.ledger import Ledger, ledger
+from proxy.ledger.claims import Claim, ClaimRequest
+from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
-from proxy.pool import add_keys
-from proxy.rotation import Progress
-from proxy.upstream import Upstream
+from proxy.pool.adding import add_keys
+from proxy.upstream.exchange import Upstream
 from tests.fake_gemini import FakeGemini
 
 TOKEN = "PLACEHOLDER_GEMINI_TOKEN"
@@ -85,7 +85,7 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     """The relay's parts, in this process: the fake as upstream, and the ledger with an empty queue."""
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
-    monkeypatch.setattr(ledger, "_progress", Progress())  # a test may have stopped the clocks elsewhere
+    monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
     monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     yield ledger
@@ -133,15 +133,17 @@ def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -
     return response
 
 
-def wish_for(model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0) -> Wish:
-    """Return the wish for a key, by somebody who waits so long for one that rests."""
+def claim_request_for(
+    model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0
+) -> ClaimRequest:
+    """Return the claim_request for a key, by somebody who waits so long for one that rests."""
     until = time.monotonic() + wait_seconds
-    return Wish(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
+    return ClaimRequest(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
 
 
 def claim_of(ledger: Ledger, model_name: str = FLASH, **kwargs: Any) -> Claim:
-    """Claim a key; the arguments are those of `wish_for`."""
-    claim, _ = ledger.claim(wish_for(model_name, **kwargs))
+    """Claim a key; the arguments are those of `claim_request_for`."""
+    claim, _ = ledger.claim(claim_request_for(model_name, **kwargs))
     return claim
 
 
@@ -167,7 +169,7 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
     """Stop the clocks of the ledger at `moment`."""
     with time_machine.travel(moment, tick=False) as wall, pytest.MonkeyPatch.context() as monkeypatch:
         clocks = Clocks(wall)
-        for name in ("proxy.clock.elapsed_ns", "proxy.windows.elapsed_ns"):
+        for name in ("proxy.ledger.clock.elapsed_ns", "proxy.ledger.minute_window.elapsed_ns"):
             monkeypatch.setattr(name, lambda: clocks.elapsed_ns)
         yield clocks
 

@@ -12,11 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.activity import note
-from proxy.keycheck import Verdict
-from proxy.models import ApiKey, Project, Quota, Rotation
-from proxy.pool import add_keys
-from proxy.retention import ACTIVITY_DAYS, prune
+from proxy.accounts.activity import note
+from proxy.ledger.retention import prune
+from proxy.models import ApiKey, GeminiModel, Project, Quota
+from proxy.models.history import ACTIVITY_DAYS
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict
 from tests.conftest import FLASH, fake_secret
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +31,7 @@ def user() -> User:
 
 @pytest.fixture
 def person(user: User, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for place in ("proxy.admin.keys", "proxy.pages.keyactions"):  # nobody asks Google here
+    for place in ("proxy.admin.keys", "proxy.pool.actions"):  # nobody asks Google here
         monkeypatch.setattr(f"{place}.check_keys", lambda keys, _moment: [(key, Verdict.GOOD, "") for key in keys])
     client = Client()
     client.force_login(user)
@@ -102,7 +103,7 @@ def test_pasted_keys_leave_one_entry(person: Client) -> None:
 
 def test_limits_that_are_forgotten_or_set_leave_an_entry(person: Client) -> None:
     [key] = keys("one")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     quota = Quota.objects.get(model_name=FLASH)
     before = str(quota)
 

@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from proxy.admin.paste import MOST_LINES, Preview, Verdict
 from proxy.models import ApiKey, KeyState, Project
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import fake_secret
 from tests.fake_gemini import FakeGemini, Fault

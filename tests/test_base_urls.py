@@ -6,7 +6,7 @@ import logging
 import pytest
 from django.test import Client
 
-from proxy import base_urls
+from proxy.client import base_urls
 from tests.conftest import FLASH, GENERATE, TOKEN, Pool, ask, fake_secret
 from tests.fake_gemini import FakeGemini
 

@@ -17,14 +17,14 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.claiming import Claiming
-from proxy.claims import Claim, PoolExhausted, Wish
+from proxy.gemini.refusals import Refusal, Window, read_refusal
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation, Use
-from proxy.refusals import Refusal, Window, read_refusal
-from proxy.tokens import Tokens
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.scheduler import Scheduler
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Quota, Use
 from tests import gemini_errors as errors
-from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, fake_secret, is_soon, wish_for
+from tests.conftest import FLASH, Clocks, Pool, answers_by_secret, claim_of, claim_request_for, fake_secret, is_soon
 from tests.gemini_errors import Reply, Violation
 
 ONE, TWO, THREE = fake_secret("one"), fake_secret("two"), fake_secret("three")
@@ -36,7 +36,7 @@ PER_MINUTE, PER_MINUTE_TOKENS, PER_DAY = errors.PER_MINUTE, errors.TOKENS_PER_MI
 
 def set_limits(model_name: str = FLASH, secret: str = "", **limits: int | None) -> None:
     """Set limits by hand: of all projects, or of that of one key."""
-    Rotation.objects.begin(model_name)
+    GeminiModel.objects.begin(model_name)
     quotas = Quota.objects.filter(model_name=model_name)
     (quotas.filter(project__keys__secret=secret) if secret else quotas).set_limits(timezone.now(), **limits)
 
@@ -53,7 +53,7 @@ def uses() -> dict[str, int]:
 
 def waiting_in(ledger: Ledger) -> int:
     """Return how many wait; the ledger may be at work on its lines meanwhile."""
-    return sum(len(line.who) for line in list(ledger._waiting._lines.values()))
+    return sum(len(line.who) for line in list(ledger._writer._waiting._lines.values()))
 
 
 def refuse(ledger: Ledger, claim: Claim, reply: Reply) -> None:
@@ -361,7 +361,7 @@ def test_a_large_request_waits_and_a_smaller_one_behind_it_does_not_overtake(
 def test_an_unknown_limit_makes_nobody_wait(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
 
-    claims = [service.claim(wish_for(wait_seconds=30)) for _ in range(100)]
+    claims = [service.claim(claim_request_for(wait_seconds=30)) for _ in range(100)]
 
     assert [has_waited for _, has_waited in claims] == [False] * 100
     assert [claim.in_minute for claim, _ in claims] == list(range(1, 101))
@@ -657,7 +657,7 @@ def test_who_leaves_while_his_claim_is_made_gives_it_back(
         _leave(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.entries.AskedFor.wait", leave)
+        patch.setattr("proxy.ledger.entries.PendingClaim.wait", leave)
         for _ in range(5):
             with pytest.raises(_LeftError):
                 claim_of(service)
@@ -673,9 +673,9 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
     pool("one")
     set_limits(requests_per_minute=5, requests_per_day=5)
     claim_of(service)
-    grant = Claiming.grant
+    grant = Scheduler.grant
 
-    def grant_in_vain(claiming: Claiming, wishes: Any) -> Any:
+    def grant_in_vain(claiming: Scheduler, wishes: Any) -> Any:
         """Grant, and let the transaction fail as soon as the wish has its claim."""
         results = grant(claiming, wishes)
         return _Failing(results)
@@ -685,8 +685,8 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
         _leave(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Claiming, "grant", grant_in_vain)
-        patch.setattr("proxy.entries.AskedFor.wait", leave)
+        patch.setattr(Scheduler, "grant", grant_in_vain)
+        patch.setattr("proxy.ledger.entries.PendingClaim.wait", leave)
         with pytest.raises(_LeftError):
             claim_of(service)
     service.close()
@@ -713,19 +713,19 @@ def test_a_model_that_google_does_not_know_leaves_no_rows(clocks: Clocks, servic
     service.book_answer(claim_of(service), 200)
     service.book_answer(claim_of(service), 404)  # it knows that one
 
-    assert list(Rotation.objects.values_list("model_name", flat=True)) == [FLASH]
+    assert list(GeminiModel.objects.values_list("model_name", flat=True)) == [FLASH]
     assert set(Quota.objects.of_models().values_list("model_name", flat=True)) == {FLASH}
     assert uses() == {FLASH: 2}
 
 
 def test_models_beyond_the_hundredth_share_the_common_rotation(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one", "two")
-    Rotation.objects.bulk_create(Rotation(model_name=f"model-{number}", is_known=True) for number in range(100))
+    GeminiModel.objects.bulk_create(GeminiModel(model_name=f"model-{number}", is_known=True) for number in range(100))
 
     claims = [claim_of(service, "one-more") for _ in range(4)]
 
     assert [claim.secret for claim in claims] == [ONE, TWO, ONE, TWO]
-    assert Rotation.objects.count() == 100
+    assert GeminiModel.objects.count() == 100
     assert uses() == {}
 
 
@@ -767,7 +767,7 @@ def test_a_rest_that_a_changing_name_met_holds_for_the_model_itself(
 
 
 def overload_of(model_name: str = FLASH) -> int:
-    return Rotation.objects.get(model_name=model_name).overloads
+    return GeminiModel.objects.get(model_name=model_name).overloads
 
 
 def test_an_overloaded_model_is_left_alone_by_the_whole_pool(
@@ -791,14 +791,14 @@ def test_pauses_grow_from_wave_to_wave_and_end_with_an_answer(clocks: Clocks, se
     for _ in range(8):
         service.book_answer(claim_of(service), 503)
         began = clocks.elapsed_ns
-        until = Rotation.objects.get().backs_off_until
+        until = GeminiModel.objects.get().backs_off_until
         pauses.append((until - began) / 10**9)
         clocks.go_on(pauses[-1] + 0.1)
 
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 8, 8]
     service.book_answer(claim_of(service), 200)
     assert overload_of() == 0
-    _, has_waited = service.claim(wish_for(wait_seconds=30))
+    _, has_waited = service.claim(claim_request_for(wait_seconds=30))
     assert not has_waited
 
 
@@ -840,7 +840,7 @@ def test_who_waits_only_for_an_overload_is_served_in_order_too(
 
     def claim() -> Claim:
         now = time.monotonic()
-        return service.claim(Wish(FLASH, 10, gives_up_at=now, deadline=now + 30))[0]
+        return service.claim(ClaimRequest(FLASH, 10, gives_up_at=now, deadline=now + 30))[0]
 
     waiting = []
     for number in range(5):
@@ -855,7 +855,7 @@ def test_who_has_no_time_for_the_pause_of_an_overload_asks_at_once(clocks: Clock
     pool("one")
     service.book_answer(claim_of(service), 503)
 
-    claim, has_waited = service.claim(wish_for(wait_seconds=0.1))
+    claim, has_waited = service.claim(claim_request_for(wait_seconds=0.1))
 
     assert claim.overloads == 1
     assert not has_waited

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from proxy.client_address import client_address, is_from_private_network
+from proxy.client.address import client_address, is_from_private_network
 
 LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 

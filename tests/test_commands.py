@@ -20,11 +20,11 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
-from proxy.keycheck import Verdict, check_keys
+from proxy.dashboard.reports import today
+from proxy.gemini.refusals import Fault as KeyFault
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota
-from proxy.pool import add_keys
-from proxy.refusals import Fault as KeyFault
-from proxy.reports import today
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict, check_keys
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, fake_secret
 from tests.fake_gemini import FakeGemini, Fault, Reply

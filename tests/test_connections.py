@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from proxy.connections import BodySocket, Connections, most_connections, raise_file_limit
+from proxy.client.connections import BodySocket, Connections, most_connections, raise_file_limit
 from tests.fake_gemini import FakeGemini
 from tests.service import read_event, running
 

@@ -16,8 +16,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from proxy.dashboard.reports import today
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.traffic import first_byte_steps
 from proxy.demo import Plan, fill
-from proxy.masking import KEY_SHAPE
+from proxy.gemini.quota_day import day_start
 from proxy.models import (
     ApiKey,
     DailyUsage,
@@ -30,11 +33,8 @@ from proxy.models import (
     Outcome,
     Quota,
 )
-from proxy.pool import add_keys
-from proxy.quota import day_start
-from proxy.reports import today
-from proxy.reports.period import Period
-from proxy.reports.traffic import first_byte_steps
+from proxy.pool.adding import add_keys
+from proxy.security.masking import KEY_SHAPE
 from tests.conftest import fake_secret
 
 ROWS = (ApiKey, DailyUsage, ExhaustionEvent, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelHour, Quota)

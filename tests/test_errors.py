@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from proxy.claims import Overloaded, PoolExhausted
-from proxy.errors import RequestRefused, error_response, in_words, response_for
+from proxy.client.errors import RequestRefused, error_response
+from proxy.error_responses import in_words, response_for
 from proxy.ledger import LedgerUnavailable
+from proxy.ledger.claims import Overloaded, PoolExhausted
 from proxy.relay import DeadlineExceeded
-from proxy.upstream import AnswerLost, UpstreamUnreachable
+from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 NOW = datetime(2026, 11, 23, 20, 0, 0, tzinfo=UTC)
 

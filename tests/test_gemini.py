@@ -14,7 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini import (
+from proxy.bodies.slices import SLICE_BYTES
+from proxy.gemini.paths import BadPath, UnknownPath
+from proxy.gemini.target import (
     BadModelName,
     Headers,
     credential_for,
@@ -23,9 +25,7 @@ from proxy.gemini import (
     model_in_json,
     read_target,
 )
-from proxy.paths import BadPath, UnknownPath
-from proxy.slices import SLICE_BYTES
-from proxy.tokens import estimate_input_tokens
+from proxy.gemini.tokens import estimate_input_tokens
 
 MODEL = "gemini-2.5-flash"
 VERSIONS = ["v1", "v1beta", "v1alpha", "v1main", "v2", "v3beta1"]

@@ -8,13 +8,14 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from proxy.history import FinishedRequest, first_byte_step, milliseconds_of, write_history
+from proxy.dashboard.reports.period import Period
+from proxy.dashboard.reports.traffic import bars, first_byte_steps, sums
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
+from proxy.ledger.history import FinishedRequest, write_history
+from proxy.ledger.retention import prune
 from proxy.models import ApiKey, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
-from proxy.reports.period import Period
-from proxy.reports.traffic import bars, first_byte_steps, sums
-from proxy.retention import prune
-from proxy.tokens import Tokens
+from proxy.models.history import first_byte_step, milliseconds_of
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, ask, fake_secret
 from tests.fake_gemini import FakeGemini, Reply
@@ -103,7 +104,7 @@ def test_without_a_log_the_hours_are_counted_all_the_same(
     service: Ledger, gemini: FakeGemini, pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool("one")
-    monkeypatch.setattr(service, "log_days", 0)
+    monkeypatch.setattr(service._transaction, "log_days", 0)
     ask(client)
     assert logged(service) == []
     assert ModelHour.objects.get().at_once == 1

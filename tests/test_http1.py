@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini import Headers
-from proxy.http1 import BrokenAnswer, Http1Connection
+from proxy.gemini.target import Headers
+from proxy.upstream.http1 import BrokenAnswer, Http1Connection
 
 
 def answer_to(sent: bytes, cuts: list[int], *, is_head_request: bool = False) -> tuple[int, Headers, bytes, bool]:

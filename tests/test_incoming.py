@@ -16,10 +16,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
-from proxy.errors import RequestRefused
-from proxy.incoming import read_call
+from proxy.client.errors import RequestRefused
+from proxy.client.request import read_call
 from proxy.models import NO_MODEL
-from proxy.upstream import Call
+from proxy.upstream.exchange import Call
 from tests.conftest import CHAT, FLASH, GENERATE, TOKEN, Pool, ask, error_in
 from tests.fake_gemini import FakeGemini
 
@@ -360,7 +360,7 @@ def test_a_length_that_is_no_number_is_none(length: str) -> None:
 
 def test_the_file_of_a_large_body_is_closed_after_the_answer(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
-    with patch("proxy.incoming.tempfile.SpooledTemporaryFile", Spool):
+    with patch("proxy.client.request.tempfile.SpooledTemporaryFile", Spool):
         Spool.made.clear()
         responses = [ask(client, body={"contents": "x" * size}) for size in (1_500_000, 2_000_000)]
 

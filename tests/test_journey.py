@@ -13,9 +13,9 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.gemini.refusals import Refusal, Window
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, Quota, Rotation
-from proxy.refusals import Refusal, Window
+from proxy.models import ApiKey, GeminiModel, Quota
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, GENERATE, STREAM, TOKEN, Pool, ask, claim_of, error_in, fake_secret, is_soon
 from tests.fake_gemini import FakeGemini, Reply
@@ -38,7 +38,7 @@ def rest(ledger: Ledger, *, seconds: float) -> None:
 
 def waiting_in(ledger: Ledger) -> int:
     """Return how many wait; the ledger may be at work on its lines meanwhile."""
-    return sum(len(line.who) for line in list(ledger._waiting._lines.values()))
+    return sum(len(line.who) for line in list(ledger._writer._waiting._lines.values()))
 
 
 def waited_seconds(response: Any) -> float:
@@ -183,7 +183,7 @@ def test_no_more_wait_than_may(
     gemini: FakeGemini, pool: Pool, service: Ledger, ask_soon: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool("one")
-    monkeypatch.setattr(service, "most_waiting", 3)
+    monkeypatch.setattr(service._writer, "most_waiting", 3)
     rest(service, seconds=15)
 
     asked = [ask_soon() for _ in range(8)]
@@ -274,7 +274,7 @@ def test_an_overload_that_passes_is_waited_for_by_all(
     responses = [asked.result() for asked in [ask_soon() for _ in range(15)]]
 
     assert {response.status_code for response in responses} == {200}
-    assert Rotation.objects.get().overloads == 0
+    assert GeminiModel.objects.get().overloads == 0
     assert sum(not decision.is_accepted for decision in gemini.decisions) <= 30  # two waves, not three of each
 
 

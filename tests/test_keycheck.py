@@ -10,10 +10,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from proxy.keycheck import BadKeysWatch, recheck_bad_keys
+from proxy.gemini.refusals import Fault
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, KeyState
-from proxy.refusals import Fault
+from proxy.pool.key_check import BadKeysWatch, recheck_bad_keys
 from tests import gemini_errors as errors
 from tests.conftest import Pool, ask, claim_of, fake_secret, is_soon, locked_database
 from tests.fake_gemini import FakeGemini
@@ -161,7 +161,7 @@ def test_a_database_that_does_not_answer_is_told_in_one_line(
 
 def test_the_watch_looks_once_a_minute(gemini: FakeGemini, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
-    monkeypatch.setattr("proxy.keycheck.recheck_bad_keys", lambda: looks.append(time.monotonic()))
+    monkeypatch.setattr("proxy.pool.key_check.recheck_bad_keys", lambda: looks.append(time.monotonic()))
     watch = BadKeysWatch()
 
     for _ in range(5):

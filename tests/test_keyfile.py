@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.keyfile import read_keys
+from proxy.pool.key_file import read_keys
 from tests.conftest import fake_secret
 
 A, B, C = fake_secret("one"), "AIzaSyD-9tSrke72PouQMnMX_a7eZSW0jkFMBWY", "AQ.Ab8RN6" + "x_-Y" * 10

@@ -19,12 +19,12 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.claims import Claim, PoolExhausted
-from proxy.entries import Booking
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger, LedgerUnavailable
+from proxy.ledger.claims import Claim, PoolExhausted
+from proxy.ledger.entries import Booking
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
-from proxy.refusals import Fault, Refusal, Window
-from proxy.tokens import Tokens
 from tests.conftest import (
     FLASH,
     STREAM,
@@ -341,11 +341,11 @@ def test_an_entry_that_cannot_be_written_harms_no_other(
     ApiKey.objects.filter(pk=gone.pk).delete()  # no row to refer to: not what `forget` does
 
     with locked_database() as let_go:
-        service._put(Booking(good, timezone.now(), prompt_tokens=1))
-        assert is_soon(service._queue.empty)  # the writer waits with it; what comes now is one batch
+        service._writer.put(Booking(good, timezone.now(), prompt_tokens=1))
+        assert is_soon(service._writer._queue.empty)  # the writer waits with it; what comes now is one batch
         bookings = [in_thread(partial(service.book_answer, claim, 200)) for claim in (good, poison, good)]
         late = in_thread(lambda: claim_of(service))
-        assert is_soon(lambda: service._queue.qsize() == 4)
+        assert is_soon(lambda: service._writer._queue.qsize() == 4)
         let_go()
         errors = [booking.exception() for booking in bookings]
 
@@ -369,12 +369,12 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
         if tries[claim.secret] == 1:
             raise OperationalError("database is locked")
 
-    monkeypatch.setattr("proxy.ledger.write_rest", write)
+    monkeypatch.setattr("proxy.ledger.api.write_rest", write)
     taken = claims_of(service, 3)
 
     with locked_database():
-        service._put(Booking(taken[1], timezone.now(), prompt_tokens=1))
-        assert is_soon(service._queue.empty)  # the writer waits with it; what comes now is one batch
+        service._writer.put(Booking(taken[1], timezone.now(), prompt_tokens=1))
+        assert is_soon(service._writer._queue.empty)  # the writer waits with it; what comes now is one batch
         for claim in taken:
             service.book_refusal(claim, Refusal(Window.DAY))
     claim_of(service, "another")
@@ -453,7 +453,7 @@ def test_claims_go_on_while_keys_are_imported(service: Ledger, pool: Pool) -> No
 def _import_keys() -> None:
     from django.db import connections  # noqa: PLC0415  # a thread of its own has connections of its own
 
-    from proxy.pool import add_keys  # noqa: PLC0415
+    from proxy.pool.adding import add_keys  # noqa: PLC0415
 
     add_keys([fake_secret(f"import-{number}") for number in range(1000)], timezone.now())
     connections.close_all()

@@ -17,7 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from proxy import logins
+from proxy.accounts import logins
 from tests.conftest import fake_secret
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ LIMIT = settings.AXES_FAILURE_LIMIT
 
 @pytest.fixture(autouse=True)
 def admin(db: None, monkeypatch: pytest.MonkeyPatch) -> User:
-    monkeypatch.setattr("proxy.hashing.ThreadedHasher.iterations", 1)
+    monkeypatch.setattr("proxy.accounts.password_hasher.ThreadedHasher.iterations", 1)
     return User.objects.create_superuser("admin", password=PASSWORD)
 
 
@@ -157,7 +157,7 @@ def test_a_failure_is_logged_with_account_and_address(caplog: pytest.LogCaptureF
     fail(LIMIT + 1)
     log_in("wrong", name="nobody")
 
-    told = [record.getMessage() for record in caplog.records if record.name == "proxy.logins"]
+    told = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
     assert told[:LIMIT] == ["A login as admin from 203.0.113.7 failed."] * LIMIT
     assert told[LIMIT:] == [
         "Logins as admin from 203.0.113.7 are refused for 5 minutes.",
@@ -171,7 +171,7 @@ def test_a_name_is_one_short_masked_line_in_the_log(caplog: pytest.LogCaptureFix
 
     log_in("wrong", name=name)
 
-    [told] = [record.getMessage() for record in caplog.records if record.name == "proxy.logins"]
+    [told] = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
     assert told == f"A login as {shown} from 203.0.113.7 failed."
 
 
@@ -197,7 +197,7 @@ def test_too_many_logins_at_once_are_told_to_wait(caplog: pytest.LogCaptureFixtu
     assert response.status_code == 429
     assert "Too many logins at once." in response.content.decode()
     assert not AccessAttempt.objects.exists()
-    assert not [record for record in caplog.records if record.name == "proxy.logins"]
+    assert not [record for record in caplog.records if record.name == "proxy.accounts.logins"]
     assert log_in().status_code == 302
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.masking import MaskingFormatter, last_four, mask_bytes, mask_text
+from proxy.security.masking import MaskingFormatter, last_four, mask_bytes, mask_text
 from tests.conftest import TOKEN, fake_secret
 
 OLD_KEY = fake_secret("old1")

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
 from tests.conftest import FLASH, fake_secret
 
 PRO = "gemini-2.5-pro"
@@ -156,7 +156,7 @@ def test_quotas_are_as_keys_and_exhaustion_say(migrated: Before) -> None:
     before = quotas()
     moment = timezone.now()
 
-    Quota.objects.settle(Project.objects.values_list("id", flat=True), moment)
+    Quota.objects.recompute(Project.objects.values_list("id", flat=True), moment)
 
     assert quotas() == before
     assert len(before) == Project.objects.count() * 3
@@ -190,7 +190,7 @@ def test_quotas_are_as_keys_and_exhaustion_say(migrated: Before) -> None:
 
 
 def test_models_keep_their_rotations(migrated: Before) -> None:
-    assert set(Rotation.objects.values_list("model_name", "is_known", "counts_as")) == {
+    assert set(GeminiModel.objects.values_list("model_name", "is_known", "counts_as")) == {
         (FLASH, True, ""),
         (PRO, True, ""),
     }
@@ -209,7 +209,7 @@ def test_a_pool_without_keys_comes_along(empty_database: None) -> None:
 
     assert not Project.objects.exists()
     assert not Quota.objects.exists()
-    assert not Rotation.objects.exists()
+    assert not GeminiModel.objects.exists()
 
 
 def test_what_was_used_in_the_last_minute_still_counts(empty_database: None) -> None:

@@ -13,11 +13,11 @@ from django.db.models import F, Model, Q, Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import Claim
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use, key_label
-from proxy.pool import add_keys
-from proxy.posting import write_rest
-from proxy.refusals import Fault, Refusal, Window
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.ledger.bookings import write_rest
+from proxy.ledger.claims import Claim
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, KeyState, Project, Quota, Use, key_label
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, fake_secret
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)
@@ -44,7 +44,7 @@ def refuse(
 
 def open_keys(model_name: str, moment: datetime = NOON) -> set[int]:
     """Return the ids of usable keys whose project's quota is open, or has been closed until no later than `moment`."""
-    rotation = model_name if Rotation.objects.filter(model_name=model_name).exists() else ""
+    rotation = model_name if GeminiModel.objects.filter(model_name=model_name).exists() else ""
     quotas = Quota.objects.filter(Q(is_open=True) | Q(opens_at__lte=moment), model_name=rotation)
     return set(ApiKey.objects.usable().filter(project__quotas__in=quotas).values_list("id", flat=True))
 
@@ -283,7 +283,7 @@ def test_a_rest_that_is_over_is_no_rest() -> None:
 def check_quotas_against_the_definition(moment: datetime) -> None:
     """Compare every quota with what keys, events and uses say in so many words."""
     events = list(ExhaustionEvent.objects.all())
-    rotations = {"", *Rotation.objects.values_list("model_name", flat=True)}
+    rotations = {"", *GeminiModel.objects.values_list("model_name", flat=True)}
     assert {event.model_name for event in events if event.until is None or event.until > moment} <= rotations
     for project in Project.objects.all():
         keys = ApiKey.objects.filter(project=project)
@@ -362,9 +362,9 @@ def test_whatever_happens_quotas_say_what_keys_events_and_uses_say(seed: int) ->
         check_quotas_against_the_definition(moment)
 
     everything = list(Project.objects.values_list("id", flat=True))
-    Quota.objects.settle(everything, moment)
+    Quota.objects.recompute(everything, moment)
     once = state_of_quotas()
-    Quota.objects.settle(everything, moment)
+    Quota.objects.recompute(everything, moment)
     assert state_of_quotas() == once
     check_quotas_against_the_definition(moment)
 
@@ -408,7 +408,7 @@ def impossible_row(name: str, key: ApiKey) -> Model:
             quota=Quota.objects.get(model_name=FLASH), tenth=1, requests=1, tokens=1
         ),
         "a limit below 0": Quota(project=project, model_name=PRO, requests_per_day=-1),
-        "two rotations of a model": Rotation(model_name=FLASH),
+        "two rotations of a model": GeminiModel(model_name=FLASH),
         "two rows of usage": DailyUsage(key=key, model_name=FLASH, day=day),
         "fewer than no answers": DailyUsage(key=key, model_name=PRO, day=day, answers=-1),
     }
@@ -418,7 +418,7 @@ def impossible_row(name: str, key: ApiKey) -> Model:
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_the_database_itself_refuses_what_cannot_be(name: str) -> None:
     [key] = add("one", project="p1")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     use(list(Quota.objects.of_models()), 10)
     DailyUsage.objects.create(key=key, model_name=FLASH, day=NOON.date())
 
@@ -437,7 +437,7 @@ def test_no_row_shows_a_secret_when_it_is_printed(name: str) -> None:
     claim = Claim(key.pk, key.label, key.secret or "", FLASH)
 
     rows = [key, claim, *DailyUsage.objects.all(), *ExhaustionEvent.objects.all()]
-    of_project = [row for model in (Project, Rotation, Quota, Use) for row in model._default_manager.all()]
+    of_project = [row for model in (Project, GeminiModel, Quota, Use) for row in model._default_manager.all()]
 
     assert len(rows) == 4
     assert len(of_project) == 5

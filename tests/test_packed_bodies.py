@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from proxy.models import DailyUsage, Quota, Rotation
+from proxy.models import DailyUsage, GeminiModel, Quota
 from tests.conftest import FLASH, TOKEN, Pool
 from tests.fake_gemini import FakeGemini
 
@@ -53,7 +53,7 @@ def test_a_packed_body_is_counted_for_its_model_and_travels_on_as_it_came(
 def test_the_tokens_of_a_packed_body_are_estimated_from_what_is_in_it(gemini: FakeGemini) -> None:
     large = json.dumps({"contents": [{"parts": [{"text": "word " * 80_000}]}]}).encode()
 
-    Rotation.objects.begin(FLASH)  # its windows are counted from the first claim on
+    GeminiModel.objects.begin(FLASH)  # its windows are counted from the first claim on
 
     post(gzip.compress(large), "gzip", f"/v1beta/models/{FLASH}:generateContent")
 

@@ -13,14 +13,14 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from proxy.history import FinishedRequest, write_history
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, LoggedRequest, Quota, Rotation
-from proxy.pages.tables import Cell, Column, Table
-from proxy.quota import next_reset
-from proxy.refusals import Refusal, Window
-from proxy.reports import remaining, traffic
-from proxy.reports.period import Period
-from proxy.tokens import Tokens
+from proxy.dashboard.parts.tables import Cell, Column, Table
+from proxy.dashboard.reports import remaining, traffic
+from proxy.dashboard.reports.period import Period
+from proxy.gemini.quota_day import next_reset
+from proxy.gemini.refusals import Refusal, Window
+from proxy.gemini.tokens import Tokens
+from proxy.ledger.history import FinishedRequest, write_history
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, LoggedRequest, Quota
 from tests.conftest import FLASH, Pool, fake_secret
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -152,7 +152,7 @@ def limited(pool: Pool) -> list[Quota]:
     """Two projects that may ask FLASH 100 times a day, at half past twelve: one asked 90 times, one 10."""
     pool("one", project="p1")
     pool("two", project="p2")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     quotas = Quota.objects.filter(model_name=FLASH).order_by("project")
     quotas.update(learned_requests_per_day=100, day=date(2026, 11, 25), day_requests=10)
     Quota.objects.filter(pk=quotas[0].pk).update(day_requests=90)

@@ -14,11 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from proxy.history import FinishedRequest, write_history
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, Project, Quota, Rotation
-from proxy.pages.heatmaps import calendar
-from proxy.refusals import Fault, Refusal, Window
-from proxy.reports import today
+from proxy.dashboard.parts.heatmaps import calendar
+from proxy.dashboard.reports import today
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.ledger.history import FinishedRequest, write_history
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, KeyHour, KeyState, Project, Quota
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, Pool, fake_secret
 from tests.fake_gemini import FakeGemini
@@ -543,6 +543,6 @@ def test_the_last_errors_are_those_of_this_key(person: Client, pool: Pool) -> No
 def test_the_heat_maps_are_handed_out_as_numbers(person: Client, pool: Pool) -> None:
     [key] = pool("one")
     used(key, 3)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     assert records(person, f"{KEYS}{key.pk}/", "days") == [{"day": today(timezone.now()).isoformat(), "answers": 3}]
     assert "table=hours" in page_of(person, f"{KEYS}{key.pk}/")

@@ -20,14 +20,14 @@ from django.utils.html import strip_tags
 from pytest_django.fixtures import Settings
 
 import keymanager
-from proxy.history import FinishedRequest, write_history
+from proxy.dashboard.parts.lanes import hours, lanes
+from proxy.dashboard.reports.exhaustion import MOST_LANES, MOST_RESTS, QuotaDay, median_of, needed
+from proxy.dashboard.reports.health import SETTINGS
+from proxy.gemini.refusals import Fault, Window
+from proxy.gemini.tokens import Tokens
+from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota
-from proxy.pages.lanes import hours, lanes
-from proxy.pool import add_keys
-from proxy.refusals import Fault, Window
-from proxy.reports.exhaustion import MOST_LANES, MOST_RESTS, QuotaDay, median_of, needed
-from proxy.reports.health import SETTINGS
-from proxy.tokens import Tokens
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, fake_secret
 
 PRO = "gemini-2.5-pro"
@@ -476,7 +476,7 @@ def test_health_shows_no_secret(person: Client, settings: Settings, monkeypatch:
 
 
 def test_of_another_database_only_the_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxy.reports.health import settings_in_force  # noqa: PLC0415
+    from proxy.dashboard.reports.health import settings_in_force  # noqa: PLC0415
 
     monkeypatch.setattr(type(connection._connections[connection._alias]), "vendor", "postgresql")  # type: ignore[attr-defined]
     for name, value in {"HOST": "db.example", "PORT": 5432, "NAME": "keys", "USER": "me", "PASSWORD": "hidden"}.items():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini import read_target
-from proxy.paths import BadPath, Oddity, UnknownPath, find_route
+from proxy.gemini.paths import BadPath, Oddity, UnknownPath, find_route
+from proxy.gemini.target import read_target
 
 M = "gemini-2.5-flash"
 GENERATE = f"/v1beta/models/{M}:generateContent"

@@ -11,9 +11,9 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from proxy.keycheck import Verdict
-from proxy.models import ApiKey, Quota, Rotation
-from proxy.pool import add_keys
+from proxy.models import ApiKey, GeminiModel, Quota
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict
 from tests.conftest import FLASH, fake_secret
 
 pytestmark = pytest.mark.django_db
@@ -32,9 +32,9 @@ DASHBOARD_POSTS = {"proxy:keys": ["enable", "disable", "check", "set_project"]}
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> None:
     add_keys([fake_secret("one")], timezone.now())
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.filter(model_name=FLASH).update(learned_requests_per_minute=5)
-    for place in ("proxy.admin.keys", "proxy.pages.keyactions"):  # nobody asks Google here
+    for place in ("proxy.admin.keys", "proxy.pool.actions"):  # nobody asks Google here
         monkeypatch.setattr(f"{place}.check_keys", lambda keys, _moment: [(key, Verdict.GOOD, "") for key in keys])
 
 

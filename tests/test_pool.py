@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 from django.db.models import Count
 
-from proxy.models import ApiKey, ExhaustionEvent, Project, Quota, Rotation
-from proxy.pool import add_keys, count_new
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Project, Quota
+from proxy.pool.adding import add_keys, count_new
 from tests.conftest import FLASH, fake_secret, is_soon, other_connection
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)
@@ -58,7 +58,7 @@ def test_keys_join_the_rotation_in_the_order_they_were_given() -> None:
 @pytest.mark.django_db
 def test_a_new_key_has_a_quota_in_every_rotation_and_only_an_enabled_one_is_open() -> None:
     add_keys([fake_secret("one")], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     add_keys([fake_secret("two")], NOON, is_enabled=False)
 
@@ -152,7 +152,7 @@ def test_the_database_is_free_while_the_import_waits(monkeypatch: pytest.MonkeyP
         other.execute("COMMIT")
         other.close()
 
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=write_instead))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=write_instead))
 
     add_keys(MANY, NOON)
 
@@ -167,7 +167,7 @@ def test_what_was_added_before_a_failure_stays_whole(monkeypatch: pytest.MonkeyP
     def fail(seconds: float) -> None:
         raise TooLate
 
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=fail))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=fail))
 
     with pytest.raises(TooLate):
         add_keys(MANY, NOON)

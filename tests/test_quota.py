@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.quota import day_start, next_reset, quota_day
+from proxy.gemini.quota_day import day_start, next_reset, quota_day
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 # Far from UTC on both sides, odd offsets, and clocks that change at midnight itself or by half an hour.

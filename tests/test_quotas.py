@@ -11,12 +11,12 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import Claim, PoolExhausted
+from proxy.gemini.refusals import Fault, Limits, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
-from proxy.refusals import Fault, Limits, Refusal, Window
-from proxy.tokens import Tokens
+from proxy.ledger.claims import Claim, PoolExhausted
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
+from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret, locked_database
 
 NOON = datetime(2026, 11, 24, 20, 0, tzinfo=UTC)  # in California, and where `clocks` stop
@@ -42,19 +42,19 @@ def quota_of(key: ApiKey, model_name: str = FLASH) -> Quota:
 
 def limit(key: ApiKey, model_name: str = FLASH, /, **limits: int | None) -> Quota:
     """Set limits of the key's project, as the admin does."""
-    Rotation.objects.begin(model_name)
+    GeminiModel.objects.begin(model_name)
     Quota.objects.filter(project__keys=key, model_name=model_name).set_limits(NOON, **limits)
     return quota_of(key, model_name)
 
 
 def exhaust(key: ApiKey, model_name: str = FLASH, *, until: datetime | None, window: Window = Window.DAY) -> None:
     """Write that the key's project is exhausted, without what follows."""
-    Rotation.objects.begin(model_name or FLASH)
+    GeminiModel.objects.begin(model_name or FLASH)
     ExhaustionEvent.objects.record(key, model_name, Refusal(window), NOON, until)
 
 
 def settle(*keys: ApiKey, moment: datetime = NOON) -> None:
-    Quota.objects.settle((key.project_id for key in keys), moment)
+    Quota.objects.recompute((key.project_id for key in keys), moment)
 
 
 def use(quota: Quota, *tokens: int) -> None:
@@ -89,7 +89,7 @@ def granted(ledger: Ledger, model_name: str = FLASH, *, at_most: int = 100) -> l
 
 def test_without_a_limit_a_quota_is_open() -> None:
     [one] = add("one")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     settle(one)
 
@@ -159,7 +159,7 @@ def test_what_somebody_must_act_on_bars_a_quota_whatever_else_ends_by_itself() -
 
 def test_settling_counts_the_minute_anew() -> None:
     [one, two] = add("one", "two")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     use(quota_of(one), 100, 20)
     use(quota_of(two), 7)
     Quota.objects.update(minute_requests=9, minute_tokens=-9)
@@ -173,11 +173,11 @@ def test_settling_counts_the_minute_anew() -> None:
 
 def test_settling_one_model_leaves_the_others_alone() -> None:
     [one] = add("one")
-    Rotation.objects.begin(FLASH)
-    Rotation.objects.begin(PRO)
+    GeminiModel.objects.begin(FLASH)
+    GeminiModel.objects.begin(PRO)
     exhaust(one, "", until=None, window=Window.CREDITS)
 
-    Quota.objects.settle([one.project_id], NOON, FLASH)
+    Quota.objects.recompute([one.project_id], NOON, FLASH)
 
     assert set(Quota.objects.filter(is_barred=True).values_list("model_name", flat=True)) == {FLASH}
 
@@ -225,15 +225,15 @@ def test_settling_a_hundred_projects_asks_no_more_than_settling_two(
     add_keys([f"secret-{n:04}" for n in range(100)], NOON)
     projects = list(Project.objects.values_list("id", flat=True))
     with CaptureQueriesContext(connection) as asked:
-        Quota.objects.settle(projects[:2], NOON)
+        Quota.objects.recompute(projects[:2], NOON)
 
     with django_assert_num_queries(len(asked)):
-        Quota.objects.settle(projects, NOON)
+        Quota.objects.recompute(projects, NOON)
 
 
 def test_settling_nothing_asks_nothing(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(0):
-        Quota.objects.settle([], NOON, FLASH)
+        Quota.objects.recompute([], NOON, FLASH)
 
 
 # Limits, as the next claim judges them
@@ -465,8 +465,8 @@ def test_a_limit_of_no_requests_is_a_limit_and_wins_too() -> None:
 def test_the_minutes_of_both_projects_are_one() -> None:
     [one] = add("one", project="p1")
     [two, three] = add("two", "three")
-    Rotation.objects.begin(FLASH)
-    Rotation.objects.begin(PRO)
+    GeminiModel.objects.begin(FLASH)
+    GeminiModel.objects.begin(PRO)
     use(quota_of(one), 100)
     use(quota_of(two), 20, 3)  # the first of them in the same tenth of a second
     use(quota_of(two, PRO), 5)
@@ -682,23 +682,23 @@ def test_a_model_gets_its_rotation_in_the_order_of_the_common_one() -> None:
     for turn, key in enumerate(reversed(keys), start=1):
         Quota.objects.filter(project=key.project, model_name="").update(last_used=turn)
 
-    Rotation.objects.begin(FLASH)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     order = Quota.objects.filter(model_name=FLASH).order_by("last_used").values_list("project", flat=True)
     assert list(order) == [key.project_id for key in reversed(keys)]
-    assert Rotation.objects.get().model_name == FLASH
+    assert GeminiModel.objects.get().model_name == FLASH
 
 
 def test_a_rotation_begins_with_what_holds_for_all_models() -> None:
     [one, two, three] = add("one", "two", "three")
     exhaust(one, "", until=None, window=Window.CREDITS)
-    Rotation.objects.all().delete()
+    GeminiModel.objects.all().delete()
     Quota.objects.of_models().delete()
     ApiKey.objects.filter(id=two.pk).disable(NOON)
     settle(one)
 
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     began = list(Quota.objects.filter(model_name=FLASH).order_by("id").values())
     settle(one, two, three)
 
@@ -708,9 +708,9 @@ def test_a_rotation_begins_with_what_holds_for_all_models() -> None:
 
 def test_every_project_has_a_quota_in_every_rotation_whichever_came_first() -> None:
     add("one")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     add("two")
-    Rotation.objects.begin(PRO)
+    GeminiModel.objects.begin(PRO)
     add("three")
 
     assert Quota.objects.of_models().count() == 6
@@ -718,67 +718,67 @@ def test_every_project_has_a_quota_in_every_rotation_whichever_came_first() -> N
 
 
 def test_a_rotation_that_began_with_a_request_becomes_known_and_stays_so() -> None:
-    Rotation.objects.begin(FLASH, is_known=False)
-    before = Rotation.objects.get().is_known
+    GeminiModel.objects.begin(FLASH, is_known=False)
+    before = GeminiModel.objects.get().is_known
 
-    Rotation.objects.begin(FLASH)
-    Rotation.objects.begin(FLASH, is_known=False)
+    GeminiModel.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH, is_known=False)
 
     assert before is False
-    assert Rotation.objects.get().is_known
+    assert GeminiModel.objects.get().is_known
 
 
 def test_clients_begin_no_more_than_a_hundred_rotations() -> None:
     add("one")
-    begun = [Rotation.objects.begin_if_room(f"model-{number}") for number in range(102)]
+    begun = [GeminiModel.objects.begin_if_room(f"model-{number}") for number in range(102)]
 
     assert begun == [True] * 100 + [False] * 2
-    assert Rotation.objects.filter(is_known=False).count() == 100
+    assert GeminiModel.objects.filter(is_known=False).count() == 100
     assert Quota.objects.count() == 101
 
 
 def test_what_google_told_of_a_model_always_has_room() -> None:
     [one] = add("one")
     for number in range(100):
-        Rotation.objects.begin_if_room(f"model-{number}")
+        GeminiModel.objects.begin_if_room(f"model-{number}")
 
     limit(one, requests_per_day=5)
 
     assert quota_of(one).requests_per_day == 5
-    assert Rotation.objects.count() == 101
+    assert GeminiModel.objects.count() == 101
 
 
 def test_a_model_that_does_not_exist_makes_room_again() -> None:
     [one] = add("one")
     for number in range(100):
-        Rotation.objects.begin_if_room(f"model-{number}")
+        GeminiModel.objects.begin_if_room(f"model-{number}")
     use(quota_of(one, "model-7"), 10)
 
-    Rotation.objects.drop_unknown("model-7")
+    GeminiModel.objects.drop_unknown("model-7")
 
-    assert Rotation.objects.count() == 99
+    assert GeminiModel.objects.count() == 99
     assert not Quota.objects.filter(model_name="model-7").exists()
     assert not Use.objects.exists()
-    assert Rotation.objects.begin_if_room(FLASH)
+    assert GeminiModel.objects.begin_if_room(FLASH)
 
 
 @pytest.mark.parametrize("name", ["begin", "mark_known"])
 def test_a_model_that_was_known_once_keeps_its_rotation(name: str) -> None:
     [one] = add("one")
-    Rotation.objects.begin_if_room(FLASH)
-    getattr(Rotation.objects, name)(FLASH)
+    GeminiModel.objects.begin_if_room(FLASH)
+    getattr(GeminiModel.objects, name)(FLASH)
 
-    Rotation.objects.drop_unknown(FLASH)
+    GeminiModel.objects.drop_unknown(FLASH)
 
-    assert Rotation.objects.count() == 1
+    assert GeminiModel.objects.count() == 1
     assert quota_of(one)
 
 
 def test_dropping_what_is_not_there_is_harmless() -> None:
     [one] = add("one")
 
-    Rotation.objects.drop_unknown(FLASH)
-    Rotation.objects.drop_unknown("")
+    GeminiModel.objects.drop_unknown(FLASH)
+    GeminiModel.objects.drop_unknown("")
 
     assert quota_of(one, "").is_open
 
@@ -797,37 +797,37 @@ def test_the_last_request_of_a_day_that_finds_no_such_model_is_counted(service: 
     service.book_answer(claim, 404)
 
     assert DailyUsage.objects.get(key=one).answers == 1
-    assert not Rotation.objects.exists()
+    assert not GeminiModel.objects.exists()
 
 
 # Models that count as others
 
 
 def test_a_model_spends_its_own_quotas_unless_google_told_otherwise() -> None:
-    assert Rotation.objects.spent_by(FLASH, "") == FLASH
-    assert Rotation.objects.spent_by(FLASH, FLASH) == FLASH
+    assert GeminiModel.objects.spent_by(FLASH, "") == FLASH
+    assert GeminiModel.objects.spent_by(FLASH, FLASH) == FLASH
 
-    rotation = Rotation.objects.get()
+    rotation = GeminiModel.objects.get()
     assert (rotation.counts_as, rotation.is_known) == ("", True)
 
 
 def test_a_model_that_counts_as_another_does_so_until_google_says_otherwise() -> None:
     add("one")
-    told = Rotation.objects.spent_by(LATEST, FLASH)
-    later = Rotation.objects.spent_by(LATEST, "")
-    moved_on = Rotation.objects.spent_by(LATEST, PRO)
-    itself = Rotation.objects.spent_by(LATEST, LATEST)
+    told = GeminiModel.objects.spent_by(LATEST, FLASH)
+    later = GeminiModel.objects.spent_by(LATEST, "")
+    moved_on = GeminiModel.objects.spent_by(LATEST, PRO)
+    itself = GeminiModel.objects.spent_by(LATEST, LATEST)
 
     assert (told, later, moved_on, itself) == (FLASH, FLASH, PRO, LATEST)
-    assert dict(Rotation.objects.values_list("model_name", "counts_as")) == {LATEST: "", FLASH: "", PRO: ""}
-    assert set(Rotation.objects.values_list("is_known", flat=True)) == {True}
+    assert dict(GeminiModel.objects.values_list("model_name", "counts_as")) == {LATEST: "", FLASH: "", PRO: ""}
+    assert set(GeminiModel.objects.values_list("is_known", flat=True)) == {True}
     assert Quota.objects.of_models().count() == 3
 
 
 @pytest.mark.django_db(transaction=True)
 def test_models_that_count_as_one_spend_one_quota(service: Ledger, clocks: Clocks) -> None:
     [one] = add("one")
-    Rotation.objects.spent_by(LATEST, FLASH)
+    GeminiModel.objects.spent_by(LATEST, FLASH)
     limit(one, requests_per_minute=5)
 
     names = [claim.model_name for claim in [*granted(service, LATEST, at_most=3), *granted(service, FLASH)]]
@@ -843,7 +843,7 @@ def test_the_day_of_a_model_counts_the_answers_of_all_that_count_as_it(service: 
     [one] = add("one")
     for model_name, answers in ((FLASH, 4), (LATEST, 3), (PRO, 100)):
         DailyUsage.objects.create(key=one, model_name=model_name, day=NOON.date(), answers=answers)
-    Rotation.objects.spent_by(LATEST, FLASH)
+    GeminiModel.objects.spent_by(LATEST, FLASH)
     limit(one, requests_per_day=10)
 
     assert len(granted(service, LATEST)) == 3

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.refusals import (
+from proxy.gemini.refusals import (
     Fault,
     Limits,
     Refusal,

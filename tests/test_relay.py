@@ -19,10 +19,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from proxy.gemini.quota_day import next_reset
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
-from proxy.quota import next_reset
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, KeyState, Project, Quota, Use
+from proxy.pool.adding import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import (
     CHAT,
@@ -516,7 +516,7 @@ def test_what_never_reached_google_costs_no_limit(
 ) -> None:
     settings.MAX_WAIT_SECONDS = 0
     pool("one")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.filter(model_name=FLASH).set_limits(timezone.now(), requests_per_minute=3, requests_per_day=3)
     replace_upstream(f"http://127.0.0.1:{nobodys_port()}")
     assert [ask(client).status_code for _ in range(3)] == [502, 502, 502]
@@ -535,7 +535,7 @@ def test_a_model_that_google_does_not_know_leaves_nothing_behind(
     statuses = [ask(client, f"/v1beta/models/unknown-{number}:generateContent").status_code for number in range(5)]
 
     assert statuses == [404] * 5
-    assert not Rotation.objects.exists()
+    assert not GeminiModel.objects.exists()
     assert not Quota.objects.of_models().exists()
     assert not Use.objects.exists()
 
@@ -730,7 +730,7 @@ def test_keys_take_turns_evenly_with_many_threads_at_once_and_every_answer_is_co
     gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two", "three", "four")
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.update(most_in_a_minute=1000)  # all have the same proven room
     threads = Barrier(16)
 
@@ -1118,7 +1118,7 @@ def test_requests_that_can_be_no_call_of_a_model_spend_nothing_of_its_quota(
 ) -> None:
     pool("one")
     gemini.script("*", *[Reply(404, b"<html>Not Found</html>", {"Content-Type": "text/html"})] * 4)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.filter(model_name=FLASH).set_limits(timezone.now(), requests_per_minute=2, requests_per_day=2)
     odd = [f"/v1beta/models/{FLASH}:generateContents", f"/v1beta/models/{FLASH}:newOne", f"/v1beta/models/{FLASH}"]
 
@@ -1143,5 +1143,5 @@ def test_an_api_that_is_troubled_by_no_call_of_a_model_lets_no_model_rest(
     for _ in range(8):
         assert ask(client, f"/v1beta/models/{FLASH}:newOne").status_code == 503
 
-    assert not Rotation.objects.exclude(overloads=0).exists()
+    assert not GeminiModel.objects.exclude(overloads=0).exists()
     assert ask(client).status_code == 200

@@ -11,13 +11,13 @@ from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.claims import Claim, PoolExhausted
+from proxy.gemini.refusals import Limits, Refusal, Window
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
+from proxy.ledger.claims import Claim, PoolExhausted
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
 from proxy.models.quotas import SET_NAMES
-from proxy.pool import add_keys
-from proxy.refusals import Limits, Refusal, Window
-from tests.conftest import FLASH, Clocks, fake_secret, stopped_clocks, wish_for
+from proxy.pool.adding import add_keys
+from tests.conftest import FLASH, Clocks, claim_request_for, fake_secret, stopped_clocks
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 # Around noon, and an hour before midnight of ordinary days and of those on which the clocks change.
@@ -90,7 +90,7 @@ class Simulation:
         self.google: dict[str, GoogleProject] = {}
         self.sent = 0
         self.in_flight: list[InFlight] = []
-        Rotation.objects.begin(FLASH)
+        GeminiModel.objects.begin(FLASH)
         for number, (limits, is_known) in enumerate(projects):
             name = f"project-{number}"
             secrets = [fake_secret(f"{name}-{letter}") for letter in "ab"]
@@ -129,7 +129,7 @@ class Simulation:
     def ask(self, process: int, tokens: int, fate: str) -> None:
         ledger = self.ledgers[process]
         try:
-            claim, _ = ledger.claim(wish_for(tokens=tokens))
+            claim, _ = ledger.claim(claim_request_for(tokens=tokens))
         except PoolExhausted:
             self.check_that_none_may_be_used(tokens)
             return
@@ -188,7 +188,7 @@ class Simulation:
 
 @contextmanager
 def simulation(beginning: datetime, projects: list[tuple[Limits, bool]]) -> Iterator[Simulation]:
-    for model in (Use, Quota, Rotation, ExhaustionEvent, DailyUsage, ApiKey, Project):
+    for model in (Use, Quota, GeminiModel, ExhaustionEvent, DailyUsage, ApiKey, Project):
         model._default_manager.all().delete()
     with stopped_clocks(beginning) as clocks:
         simulated = Simulation(clocks, projects)

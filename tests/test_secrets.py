@@ -19,9 +19,9 @@ from pytest_django.fixtures import Settings
 
 from proxy import views
 from proxy.ledger import Ledger
-from proxy.masking import MaskingFormatter
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota, Rotation, Use
-from proxy.pool import add_keys
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
+from proxy.pool.adding import add_keys
+from proxy.security.masking import MaskingFormatter
 from tests import gemini_errors as errors
 from tests.conftest import (
     CHAT,
@@ -196,8 +196,8 @@ def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
     places = [
         "proxy.views.relay",
         "proxy.views.read_call",
-        "proxy.upstream.Upstream.send",
-        "proxy.ledger.Claiming.grant",
+        "proxy.upstream.exchange.Upstream.send",
+        "proxy.ledger.scheduler.Scheduler.grant",
     ]
     for where in places:
         for is_debug in (False, True):
@@ -359,7 +359,7 @@ def test_the_texts_of_objects_name_no_key(service: Ledger, lines: Lines, gemini:
     gemini.exhaust(*ALL)
     ask()
     usage_of_today()
-    models = (ApiKey, Project, Rotation, Quota, Use, DailyUsage, ExhaustionEvent)
+    models = (ApiKey, Project, GeminiModel, Quota, Use, DailyUsage, ExhaustionEvent)
     rows = [row for model in models for row in model._default_manager.all()]
 
     texts = [f"{thing} {thing!r}" for thing in [*claims, *rows, service, views.upstream, ApiKey.objects.all()]]

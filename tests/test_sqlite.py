@@ -16,7 +16,7 @@ from django.utils import timezone
 from keymanager import settings
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, Quota
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from proxy.sqlite.base import Database
 from tests.conftest import Pool, claim_of, fake_secret, locked_database, other_connection
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.slices import SLICE_BYTES
-from proxy.tokens import TokenMeter, Tokens, estimate_input_tokens
+from proxy.bodies.slices import SLICE_BYTES
+from proxy.gemini.tokens import TokenMeter, Tokens, estimate_input_tokens
 
 FINAL = {"promptTokenCount": 35, "candidatesTokenCount": 12, "thoughtsTokenCount": 62, "totalTokenCount": 109}
 EXPECTED = Tokens(35, 12, 62, 0)

@@ -21,7 +21,7 @@ from django.utils import timezone, translation
 from pytest_django.fixtures import Settings
 
 from proxy.models import ApiKey
-from proxy.pool import add_keys
+from proxy.pool.adding import add_keys
 from tests.conftest import fake_secret
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.unpacking import STEP, BadPacking, Unpacker
+from proxy.bodies.decompression import STEP, BadPacking, Unpacker
 
 
 def unpacked(packed: bytes, encoding: str, piece_size: int = 65_536) -> bytes:

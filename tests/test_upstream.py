@@ -24,8 +24,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini import Headers, has_bearer, read_target
-from proxy.upstream import AnswerLost, Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+from proxy.gemini.target import Headers, has_bearer, read_target
+from proxy.upstream.exchange import AnswerLost, Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 from tests import gemini_errors as errors
 from tests.conftest import CHAT, GENERATE, STREAM, RawUpstream, fake_secret, is_soon, nobodys_port
 from tests.fake_gemini import FakeGemini, Fault, Reply
@@ -525,7 +525,7 @@ def test_a_secret_is_masked_wherever_a_stream_is_cut(
     raw.script(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content, raw.KEEP)
 
     answer = raw_upstream.send(call(STREAM), ONE)
-    with patch("proxy.http1._PIECE", piece_size):
+    with patch("proxy.upstream.http1._PIECE", piece_size):
         received = content_of(answer)
 
     assert received == content.replace(ONE.encode(), b"*" * (len(ONE) - 4) + ONE[-4:].encode())

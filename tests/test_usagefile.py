@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
-from proxy.claims import PoolExhausted
 from proxy.ledger import Ledger
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Quota, Rotation
+from proxy.ledger.claims import PoolExhausted
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 from proxy.models.quotas import QuotaQuerySet
-from proxy.pool import add_keys
-from proxy.usagefile import BadUsageFile, export_usage, import_usage, parse_usage
+from proxy.pool.adding import add_keys
+from proxy.pool.usage_file import BadUsageFile, export_usage, import_usage, parse_usage
 from tests.conftest import FLASH, Clocks, claim_of, fake_secret
 
 DAY = date(2026, 11, 24)
@@ -179,7 +179,7 @@ def test_an_import_brings_counts_and_exhaustion() -> None:
 @pytest.mark.django_db
 def test_a_key_that_the_older_form_calls_exhausted_rests_for_all_models() -> None:
     add_keys([ONE, TWO], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
 
     take_over(OLDER)
 
@@ -260,7 +260,7 @@ def test_unknown_keys_are_kept_with_their_counts_and_are_not_used() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_imported_answers_count_towards_the_limit_of_the_day(service: Ledger, clocks: Clocks) -> None:
     add_keys([ONE], NOON)
-    Rotation.objects.begin(FLASH)
+    GeminiModel.objects.begin(FLASH)
     Quota.objects.of_models().set_limits(NOON, requests_per_day=11)
     claim = claim_of(service)
     service.book_answer(claim, 200)
@@ -313,7 +313,7 @@ def test_a_failing_import_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPat
 def test_nothing_pauses_while_an_import_holds_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adding many keys leaves the database to others in between; inside one transaction a pause keeps them out."""
     pauses: list[float] = []
-    monkeypatch.setattr("proxy.pool.time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
     secrets = [f"secret-{number:04}" for number in range(1_001)]
 
     take_over({"date": "2026-11-24", "counts": dict.fromkeys(secrets, 0)})

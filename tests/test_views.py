@@ -12,11 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent
-from proxy.pool import add_keys
-from proxy.refusals import Fault, Refusal, Window
-from proxy.tokens import Tokens
+from proxy.pool.adding import add_keys
 from tests import gemini_errors as errors
 from tests.conftest import (
     FLASH,
@@ -258,7 +258,7 @@ def test_no_cache_keeps_the_way_to_the_login_or_a_refused_form(transactional_db:
 
 def test_no_cache_keeps_the_page_of_an_error(person: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     person.raise_request_exception = False
-    monkeypatch.setattr("proxy.pages.page.render", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("proxy.dashboard.parts.page.render", lambda *_, **__: 1 / 0)
 
     response = person.get("/dashboard/")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.waiting import WaitingRoom
+from proxy.ledger.waiting_line import WaitingLines
 
 LATE = 1000.0
 HEAD_START = 0.06  # of lines in other processes whose first has waited longer
@@ -20,7 +20,7 @@ class Guest:
     gives_up_at: float = LATE
 
 
-Room = WaitingRoom[Guest]
+Room = WaitingLines[Guest]
 
 
 def guests(count: int, first: int = 0) -> list[Guest]:

@@ -7,8 +7,8 @@ from django import forms
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from proxy.keyfile import KeyLines, read_keys
 from proxy.models import ApiKey
+from proxy.pool.key_file import KeyLines, read_keys
 
 if TYPE_CHECKING:  # Django's class takes a model only in the stubs
     KeyForm = forms.ModelForm[ApiKey]

@@ -19,16 +19,16 @@ from django.utils.translation import gettext_lazy, gettext_noop
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from proxy.activity import MOST_TOLD, note
+from proxy.accounts.activity import MOST_TOLD, note
 from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
-from proxy.keycheck import Verdict, check_keys
-from proxy.keyfile import KeyLines
-from proxy.keysummary import malformed_told, odd_told, summary
+from proxy.dashboard.reports import today
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
-from proxy.pool import add_keys
-from proxy.reports import today
+from proxy.pool.adding import add_keys
+from proxy.pool.key_check import Verdict, check_keys
+from proxy.pool.key_file import KeyLines
+from proxy.pool.summary import malformed_told, odd_told, summary
 
 if TYPE_CHECKING:  # Django's class takes a model only in the stubs
     KeyAdmin = admin.ModelAdmin[ApiKey]

@@ -9,11 +9,11 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from proxy.keyfile import FoundKey, KeyLines, read_keys
-from proxy.keysummary import summary
-from proxy.masking import last_four, mask_text
 from proxy.models import ApiKey
-from proxy.pool import find_known
+from proxy.pool.adding import find_known
+from proxy.pool.key_file import FoundKey, KeyLines, read_keys
+from proxy.pool.summary import summary
+from proxy.security.masking import last_four, mask_text
 
 MOST_LINES = 300  # that are shown; a person reads no more
 

@@ -14,10 +14,10 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 
-from proxy.activity import note
-from proxy.models import Project, Quota, Rotation
+from proxy.accounts.activity import note
+from proxy.dashboard.reports import today
+from proxy.models import GeminiModel, Project, Quota
 from proxy.models.quotas import SET_NAMES
-from proxy.reports import today
 
 if TYPE_CHECKING:  # Django's classes take a model only in the stubs
     QuotaModelAdmin = admin.ModelAdmin[Quota]
@@ -138,7 +138,7 @@ class ProjectAdmin(ProjectModelAdmin):
         """Write limits with all that follows from them; a model that is new gets its rotation."""
         for quota in formset.save(commit=False):
             if quota.pk is None:
-                Rotation.objects.begin(quota.model_name)
+                GeminiModel.objects.begin(quota.model_name)
             rows = Quota.objects.filter(project=quota.project_id, model_name=quota.model_name)
             rows.set_limits(timezone.now(), **{name: getattr(quota, name) for name in SET_NAMES})
 

@@ -1,6 +1,6 @@
-"""A made-up pool and its past, so that every page can be looked at: for `manage.py demo` and the measurement of pages.
+"""A sample pool and its history, so that every page has something to show: for `manage.py demo` and `bench/pages.py`.
 
-`plan.py` says which keys and models there are, `pool.py` puts them into the database, `usage.py` reckons what they did
+`plan.py` says which keys and models there are, `pool.py` adds them to the database, `usage.py` computes what they did
 on each quota day, `hours.py` and `log.py` break that down, and `fill.py` writes it all.
 """
 

@@ -16,9 +16,9 @@ from proxy.demo.log import log
 from proxy.demo.plan import DemoProject, Plan
 from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
 from proxy.demo.usage import HOUR, Day, Spent, days, summed
+from proxy.gemini.quota_day import quota_day
 from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
-from proxy.quota import quota_day
-from proxy.retention import FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
+from proxy.models.history import FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG_DAYS = 7
 _MOST_AT_ONCE = 20_000

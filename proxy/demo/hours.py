@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from proxy.demo.plan import MODELS
 from proxy.demo.usage import Day, spread
-from proxy.history import first_byte_step
+from proxy.models.history import first_byte_step
 
 _SIGMA_STEPS = 2.6  # the natural logarithm of a time strays by 0.45
 _STEPS = range(-8, 11)

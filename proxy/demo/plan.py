@@ -8,7 +8,7 @@ from datetime import date
 from itertools import count
 from typing import NamedTuple
 
-from proxy.refusals import Limits
+from proxy.gemini.refusals import Limits
 
 _LETTERS = string.ascii_letters + string.digits + "_-"
 _NAMES = ("search", "chat", "summaries", "translation", "support", "reports", "newsletter", "tagging", "mail", "notes")

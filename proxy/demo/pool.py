@@ -6,9 +6,9 @@ from datetime import date, datetime, timedelta
 
 from proxy.demo.plan import MODELS, DemoKey, DemoProject, Plan, projects
 from proxy.demo.usage import Spent
-from proxy.models import ApiKey, ExhaustionEvent, Quota, Rotation
-from proxy.pool import add_keys
-from proxy.refusals import Fault, Refusal, Window
+from proxy.gemini.refusals import Fault, Refusal, Window
+from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Quota
+from proxy.pool.adding import add_keys
 
 _FAULTS = [
     (Fault.LEAKED, "Your API key was reported as leaked. Please use another API key.", 2),
@@ -23,7 +23,7 @@ _NEVER_CHECKED = timedelta(days=36_500)
 def make_pool(plan: Plan, today: date, moment: datetime, rng: random.Random) -> list[DemoProject]:
     """Put keys, projects and rotations into the database, with the ids they got."""
     for model_name in MODELS:
-        Rotation.objects.begin(model_name)
+        GeminiModel.objects.begin(model_name)
     pool = projects(plan, rng)
     for project in pool:
         add_keys([key.secret for key in project.keys], moment, project=project.name)
@@ -104,4 +104,4 @@ def write_quotas(
             Quota.objects.filter(project=project.id, model_name=model_name).update(
                 day=today, day_requests=used, **(learned if project.has_known_limits else {})
             )
-    Quota.objects.settle((project.id for project in pool), moment)
+    Quota.objects.recompute((project.id for project in pool), moment)

@@ -11,8 +11,8 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
 
 from proxy.demo.plan import MODELS, DemoKey, DemoProject
-from proxy.quota import day_start
-from proxy.refusals import Window
+from proxy.gemini.quota_day import day_start
+from proxy.gemini.refusals import Window
 
 HOUR = timedelta(hours=1)
 _Of = TypeVar("_Of")

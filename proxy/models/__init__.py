@@ -7,7 +7,7 @@ from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
 from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
-from proxy.models.quotas import NO_MODEL, Quota, Rotation, Use, lock_quotas
+from proxy.models.quotas import NO_MODEL, GeminiModel, Quota, Use, lock_quotas
 from proxy.models.usage import DailyUsage
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ExhaustionEvent",
     "FirstByte",
     "FirstByteDay",
+    "GeminiModel",
     "KeyHour",
     "KeyState",
     "LoggedRequest",
@@ -26,7 +27,6 @@ __all__ = [
     "Outcome",
     "Project",
     "Quota",
-    "Rotation",
     "Use",
     "key_label",
     "lock_quotas",

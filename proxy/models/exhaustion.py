@@ -8,8 +8,8 @@ from django.db.models import F, Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from proxy.gemini.refusals import Refusal, Window
 from proxy.models.projects import Project
-from proxy.refusals import Refusal, Window
 
 if TYPE_CHECKING:
     from proxy.models.keys import ApiKey

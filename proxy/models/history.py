@@ -1,12 +1,31 @@
-"""What became of requests: the log, kept for some days, and sums of hours, which become sums of days (`retention.py`).
+"""What became of requests: the log, kept for some days, and hourly sums, which `ledger/retention.py` adds up to days.
 
-All of it is written by the ledger (`history.py`); pages over weeks read the sums, never the log.
+All of it is written by the ledger (`ledger/history.py`); pages over weeks read the sums, never the log.
 """
+
+import math
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from proxy.models.keys import ApiKey
+
+# For how many days each is kept.
+HOURS_DAYS = 35
+FIRST_BYTE_HOURS_DAYS = 3  # there are many of them
+ACTIVITY_DAYS = 365  # what people did
+
+_STEPS_OF_DOUBLING = 4
+
+
+def first_byte_step(milliseconds: int) -> int:
+    """Return the step of a duration on a scale of four steps for each doubling: 19 % from one to the next."""
+    return round(math.log2(max(milliseconds, 1)) * _STEPS_OF_DOUBLING)
+
+
+def milliseconds_of(step: int) -> int:
+    """Return the duration that stands for a step."""
+    return round(2 ** (step / _STEPS_OF_DOUBLING))
 
 
 class Outcome(models.IntegerChoices):

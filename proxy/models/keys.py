@@ -8,11 +8,11 @@ from django.db.models import Count, Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from proxy.masking import last_four
+from proxy.gemini.refusals import Fault
 from proxy.models.exhaustion import ExhaustionEvent
 from proxy.models.projects import CHUNK, Project
 from proxy.models.quotas import Quota, lock_quotas
-from proxy.refusals import Fault
+from proxy.security.masking import last_four
 
 # When a key that went bad is asked about, and how long the pauses get, which double each time.
 FIRST_CHECK_AFTER = timedelta(minutes=10)
@@ -138,7 +138,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             for start in range(0, len(ids), CHUNK):
                 keys = ApiKey.objects.filter(id__in=ids[start : start + CHUNK])
                 changed += keys.update(**values)
-                Quota.objects.settle(keys.values_list("project", flat=True), moment)
+                Quota.objects.recompute(keys.values_list("project", flat=True), moment)
         return changed
 
     def move_to(self, name: str, moment: datetime) -> int:
@@ -156,7 +156,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
                     Quota.objects.merge(key.project, project)
                 ApiKey.objects.filter(pk=key.pk).update(project=project)
                 Quota.objects.filter(project__in=[key.project_id, project.pk]).recount()
-                Quota.objects.settle([key.project_id, project.pk], moment)
+                Quota.objects.recompute([key.project_id, project.pk], moment)
             Project.objects.filter(id__in=[key.project_id for key in moved]).drop_empty()
         return len(moved)
 

@@ -1,7 +1,7 @@
-"""What a project may ask of a model, what it asked of late, and so its place in the rotation of that model.
+"""The limits of a project for a model, its recent use, and so its place in the rotation of that model.
 
-Claims live off these rows (`claiming.py`): one look into an index finds the project with most left, however many are
-spent. All but the limits is derived, and `settle` writes it anew from keys, exhaustion and the uses of the last minute.
+The scheduler (`ledger/scheduler.py`) reads these rows: one index lookup finds the project with most left, however many
+are spent. All but the limits is derived: `recompute` computes it from keys, exhaustion events and recent uses.
 """
 
 from collections import defaultdict
@@ -35,8 +35,8 @@ def lock_quotas(cursor: CursorWrapper) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
 
 
-class RotationQuerySet(models.QuerySet["Rotation"]):
-    """Rotations of models."""
+class GeminiModelQuerySet(models.QuerySet["GeminiModel"]):
+    """Models that were asked for."""
 
     def begin(self, model_name: str, *, is_known: bool = True) -> None:
         """Give `model_name` a rotation of its own, in the order of the common one, if it has none."""
@@ -86,21 +86,23 @@ class RotationQuerySet(models.QuerySet["Rotation"]):
         return told or self.get(model_name=model_name).counts_as or model_name
 
 
-class Rotation(models.Model):
-    """A model that was asked for, and how overloaded it was of late.
-
-    is_known: Google said something of it but that there is none. counts_as: the model whose quotas are spent, where
-    Google named another (`gemini-flash-latest`). overloads: waves of answers like 503 in a row. backs_off_until: nobody
-    asks before, by the clock of `Use`.
-    """
+class GeminiModel(models.Model):
+    """A model that was asked for, and how overloaded it was recently."""
 
     model_name = models.CharField(max_length=200, unique=True)
+    # Google gave an answer that shows that the model exists.
     is_known = models.BooleanField(default=False)
+    # The model whose quotas are spent, where Google named another one (`gemini-flash-latest`); "" for its own.
     counts_as = models.CharField(max_length=200, blank=True)
+    # Waves of answers like 503 in a row.
     overloads = models.PositiveSmallIntegerField(default=0)
+    # No request is sent before, by the clock of `Use`.
     backs_off_until = models.BigIntegerField(default=0)
 
-    objects = RotationQuerySet.as_manager()
+    objects = GeminiModelQuerySet.as_manager()
+
+    class Meta:
+        db_table = "proxy_rotation"  # its former name
 
     def __str__(self) -> str:
         return self.model_name
@@ -124,7 +126,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
                 events = ExhaustionEvent.objects.filter(project=quota.project, model_name=quota.model_name)
                 events.in_force(moment).filter(window__in=WITH_LIMITS).update(until=moment)
             self.update(**limits)
-            Quota.objects.settle((quota.project_id for quota in quotas), moment)
+            Quota.objects.recompute((quota.project_id for quota in quotas), moment)
 
     def forget_learned(self, moment: datetime) -> None:
         """Forget what Google told: it will be learned again, with a refusal for each limit."""
@@ -147,20 +149,20 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
                 if not known.uses.filter(tenth=use.tenth).update(**add):
                     known.uses.create(tenth=use.tenth, requests=use.requests, tokens=use.tokens)
 
-    def settle(self, projects: Iterable[int], moment: datetime, model_name: str | None = None) -> None:
-        """Write anew what follows from the keys of `projects`, their limits and what is exhausted; keeps the order.
+    def recompute(self, projects: Iterable[int], moment: datetime, model_name: str | None = None) -> None:
+        """Recompute what follows from the keys of `projects`, their limits and exhaustion events; keep the order.
 
         Of all models, or of one that has a rotation. A few queries for every 500 projects. Those with limits are closed
         and due, so that the next claim judges them.
         """
-        names = ["", *Rotation.objects.values_list("model_name", flat=True)] if model_name is None else [model_name]
+        names = ["", *GeminiModel.objects.values_list("model_name", flat=True)] if model_name is None else [model_name]
         ids = sorted(set(projects))
         for start in range(0, len(ids), CHUNK):
             with transaction.atomic(), connection.cursor() as cursor:
                 lock_quotas(cursor)
-                self._settle(ids[start : start + CHUNK], names, moment)
+                self._recompute(ids[start : start + CHUNK], names, moment)
 
-    def _settle(self, projects: list[int], names: list[str], moment: datetime) -> None:
+    def _recompute(self, projects: list[int], names: list[str], moment: datetime) -> None:
         there = set(self.filter(project__in=projects, model_name__in=names).values_list("project", "model_name"))
         missing = ((project, name) for project in projects for name in names if (project, name) not in there)
         self.bulk_create(Quota(project_id=project, model_name=name) for project, name in missing)
@@ -177,7 +179,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             .annotate(Sum("requests"), Sum("tokens"))
         }
         adapt = connection.ops.adapt_datetimefield_value
-        settled = []
+        rows = []
         for quota in quotas:
             untils = [e.until for e in rests[quota.project_id] if e.model_name in ("", quota.model_name)]
             is_barred = quota.project_id not in usable or None in untils
@@ -185,13 +187,13 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             is_open = not (is_barred or until or quota.has_limits)
             opens_at = None if is_open or is_barred else until or moment
             minute = counts.get(quota.pk, (0, 0))
-            settled.append((is_barred, is_open, adapt(opens_at), adapt(until), *minute, quota.pk))
+            rows.append((is_barred, is_open, adapt(opens_at), adapt(until), *minute, quota.pk))
         # Not bulk_update, which takes seconds for 500 projects, while requests wait.
         with connection.cursor() as cursor:
             cursor.executemany(
                 "UPDATE proxy_quota SET is_barred = %s, is_open = %s, opens_at = %s, rests_until = %s, "
                 "minute_requests = %s, minute_tokens = %s WHERE id = %s",
-                settled,
+                rows,
             )
 
 
@@ -286,8 +288,8 @@ LIMIT_NAMES = SET_NAMES + LEARNED_NAMES
 class Use(models.Model):
     """How often a quota was used in a tenth of a second, by the moment of the claims. Kept for a minute.
 
-    tenth: tenths of a second; on SQLite since the machine was started (`clock.py`), elsewhere since 1970, for all nodes
-    together. tokens: of the input, estimated until the answers tell.
+    tenth: tenths of a second; on SQLite since the machine was started (`ledger/clock.py`), elsewhere since 1970, for
+    all nodes together. tokens: of the input, estimated until the answers tell.
     """
 
     pk = models.CompositePrimaryKey("quota_id", "tenth")  # no id: each claim writes a row, each index is a page more

@@ -8,7 +8,7 @@ from proxy.models.keys import ApiKey
 
 
 class DailyUsage(models.Model):
-    """What a key did for a model on a quota day. Only `ledger.py` adds to it.
+    """What a key did for a model on a quota day. Only `ledger/api.py` adds to it.
 
     answers: everything but a 429 (as in key_usage.txt); errors: those answers with a status of 400 and more.
     """

@@ -9,9 +9,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from tqdm import tqdm
 
-from proxy.keycheck import Verdict, check_keys
 from proxy.management.base import PoolCommand
 from proxy.models import ApiKey
+from proxy.pool.key_check import Verdict, check_keys
 
 
 class Command(PoolCommand):

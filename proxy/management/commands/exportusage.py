@@ -8,10 +8,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from proxy.dashboard.reports import today
 from proxy.management.base import PoolCommand
 from proxy.management.files import write_private
-from proxy.reports import today
-from proxy.usagefile import export_usage
+from proxy.pool.usage_file import export_usage
 
 
 class Command(PoolCommand):

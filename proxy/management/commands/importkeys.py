@@ -7,11 +7,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from proxy.keyfile import read_keys
-from proxy.keysummary import malformed_told, odd_told, summary
 from proxy.management.base import PoolCommand
 from proxy.management.files import read_text, readers_told
-from proxy.pool import add_keys, count_new
+from proxy.pool.adding import add_keys, count_new
+from proxy.pool.key_file import read_keys
+from proxy.pool.summary import malformed_told, odd_told, summary
 
 
 class Command(PoolCommand):

@@ -9,10 +9,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from proxy.dashboard.reports import today
 from proxy.management.base import PoolCommand
 from proxy.management.files import read_text
-from proxy.reports import today
-from proxy.usagefile import BadUsageFile, import_usage, parse_usage
+from proxy.pool.usage_file import BadUsageFile, import_usage, parse_usage
 
 
 class Command(PoolCommand):

@@ -14,13 +14,13 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from proxy.keyfile import read_keys
-from proxy.keysummary import malformed_told, odd_told, summary
+from proxy.dashboard.reports import pool_state
 from proxy.management.base import TerminalCommand
 from proxy.management.files import read_text, readers_told
 from proxy.models import ApiKey
-from proxy.pool import add_keys
-from proxy.reports import pool_state
+from proxy.pool.adding import add_keys
+from proxy.pool.key_file import read_keys
+from proxy.pool.summary import malformed_told, odd_told, summary
 from proxy.sqlite.lock import hold_while_serving
 
 

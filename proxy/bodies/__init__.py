@@ -1,0 +1,1 @@
+"""Reading long bodies without holding up other requests. Pure functions, no Django."""

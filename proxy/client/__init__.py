@@ -1,0 +1,1 @@
+"""What a client sends, and the errors that we answer with."""

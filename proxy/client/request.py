@@ -1,0 +1,214 @@
+"""From Django's HttpRequest to a Call: who asks, for what, with which body."""
+
+import hmac
+import mmap
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import IO
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import get_script_prefix
+
+from proxy.client.base_urls import base_urls, tell_once
+from proxy.client.compressed_body import TooLargeUnpacked, unpacked
+from proxy.client.default_token import check_default_token
+from proxy.client.errors import RequestRefused
+from proxy.gemini.paths import BadPath, UnknownPath
+from proxy.gemini.target import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini.tokens import estimate_input_tokens
+from proxy.models import NO_MODEL
+from proxy.upstream.exchange import Call
+
+_BREAKS_LINES = re.compile(r"[\r\n\0]")
+_REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_IN_MEMORY = 1_048_576
+_PIECE = 262_144
+
+
+def read_call(request: HttpRequest) -> Call:
+    """Return what the client asks. Raises RequestRefused when it may not, or asks what cannot be sent on."""
+    headers = _headers_of(request)
+    if not _shows_token(headers, request.META.get("QUERY_STRING", "")):
+        raise RequestRefused(
+            401,
+            "UNAUTHENTICATED",
+            "Missing or wrong token. Send it as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
+            f"People find the dashboard at {get_script_prefix()}dashboard/.",
+        )
+    check_default_token(request.META)
+    if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
+        raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
+    target = _target_of(request, headers)
+    body, size = _read_body(request)
+    model_name = target.model_name
+    input_tokens = None
+    spends_quota = target.spends_quota and request.method == "POST"
+    if body and size and (target.has_model_in_body or spends_quota):
+        with ExitStack() as on_failure, ExitStack() as opened:
+            if not isinstance(body, bytes):
+                on_failure.callback(body.close)
+            content = opened.enter_context(_bytes_of(body))
+            if encoding := request.META.get("HTTP_CONTENT_ENCODING"):
+                content = _unpacked(content, encoding, opened)
+            if target.has_model_in_body:
+                model_name = _model_in(content)
+            if spends_quota:
+                input_tokens = estimate_input_tokens(content)
+            on_failure.pop_all()  # it lives as long as its Call
+    return Call(
+        request.method or "GET",
+        target,
+        headers,
+        body,
+        size,
+        (model_name or NO_MODEL)[:200],
+        input_tokens,
+        _timeout_in(request.META.get("HTTP_X_SERVER_TIMEOUT", "")),
+    )
+
+
+def request_id_of(request: HttpRequest) -> str:
+    """Return the client's X-Request-Id if it is a decent one, else a new one."""
+    shown = str(request.META.get("HTTP_X_REQUEST_ID", ""))
+    return shown if _REQUEST_ID.fullmatch(shown) else secrets.token_hex(8)
+
+
+def _timeout_in(text: str) -> float | None:
+    """Return the seconds after which Google's client gives up, by its own header; None for nonsense."""
+    return float(text) or None if _SECONDS.fullmatch(text) else None
+
+
+def _headers_of(request: HttpRequest) -> Headers:
+    """Return the request's headers; WSGI has lost the case of their names, which HTTP does not mind."""
+    headers = [(_header_name(name), value) for name, value in request.META.items() if name.startswith("HTTP_")]
+    if content_type := request.META.get("CONTENT_TYPE"):
+        headers.append(("Content-Type", content_type))
+    if any(_BREAKS_LINES.search(value) for _, value in headers):
+        raise RequestRefused(400, "INVALID_ARGUMENT", "A header has a character that no header may have.")
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _header_name(name: str) -> str:
+    return name.removeprefix("HTTP_").replace("_", "-").title()
+
+
+def _shows_token(headers: Headers, query: str) -> bool:
+    token = settings.PLACEHOLDER_TOKEN.encode()
+    # WSGI reads headers as latin-1, whatever they are. No short cut at the first match: the time taken tells nothing.
+    matches = [
+        hmac.compare_digest(shown.encode(encoding, "replace"), token)
+        for shown in credentials_in(headers, query)
+        for encoding in (("utf-8",) if shown.isascii() else ("utf-8", "latin-1"))
+    ]
+    return any(matches)
+
+
+def _target_of(request: HttpRequest, headers: Headers) -> Target:
+    try:
+        target = read_target(_raw_uri(request), has_bearer=has_bearer(headers))
+    except UnknownPath as exc:
+        raise RequestRefused(404, "NOT_FOUND", f"{exc} {base_urls(request)}") from exc
+    except BadPath as exc:
+        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+    if target.oddity:
+        tell_once(request, target.oddity, target.path)
+    return target
+
+
+def _unpacked(content: bytes | mmap.mmap, encoding: str, opened: ExitStack) -> bytes | mmap.mmap:
+    try:
+        return opened.enter_context(unpacked(content, encoding, _most_bytes()))
+    except TooLargeUnpacked as exc:
+        raise _too_large() from exc
+
+
+def _model_in(content: bytes | mmap.mmap) -> str:
+    try:
+        return model_in_json(content)
+    except BadModelName as exc:
+        raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
+
+
+def _raw_uri(request: HttpRequest) -> str:
+    """Return the request target as sent; servers without RAW_URI have decoded it, so it is encoded again."""
+    if raw := request.META.get("RAW_URI"):
+        return str(raw)
+    return request.get_full_path_info()
+
+
+def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
+    """Return the whole body and its size in bytes: in memory up to 1 MiB, above that in a temporary file."""
+    length = request.META.get("CONTENT_LENGTH") or ""
+    is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if is_chunked and not request.META.get("wsgi.input_terminated"):
+        raise RequestRefused(
+            411, "INVALID_ARGUMENT", "This server needs a Content-Length; `make run` takes chunked bodies."
+        )
+    if not is_chunked and not (length.isascii() and length.isdigit()):
+        return None, 0
+    most = _most_bytes()
+    expected = None if is_chunked else int(length)
+    if (expected or 0) > most:
+        raise _too_large()
+    stream = request.META["wsgi.input"]
+    if expected is not None and expected <= _IN_MEMORY:
+        body = _read(stream, expected)
+        _check_whole(len(body), expected)
+        return body, expected
+    with ExitStack() as on_failure:
+        spool = on_failure.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
+        size = 0
+        while piece := _read(stream, _PIECE if expected is None else min(_PIECE, expected - size)):
+            size += len(piece)
+            if size > most:
+                raise _too_large()
+            spool.write(piece)
+            time.sleep(0)  # a fast client would have this greenlet read on and on
+        _check_whole(size, expected)
+        if size <= _IN_MEMORY:
+            spool.seek(0)
+            return spool.read(), size
+        on_failure.pop_all()
+    return spool, size
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    try:
+        return stream.read(size)
+    except TimeoutError as exc:
+        raise RequestRefused(408, "DEADLINE_EXCEEDED", "The body came too slowly (CLIENT_TIMEOUT_SECONDS).") from exc
+    except Exception as exc:  # each server has exceptions of its own for a client that breaks off
+        raise RequestRefused(400, "INVALID_ARGUMENT", "The body could not be read to its end.") from exc
+
+
+def _check_whole(size: int, expected: int | None) -> None:
+    if expected is not None and size < expected:
+        raise RequestRefused(400, "INVALID_ARGUMENT", f"The body ended after {size} of {expected} bytes.")
+
+
+def _most_bytes() -> int:
+    return int(settings.MAX_BODY_MB * 1024 * 1024)
+
+
+def _too_large() -> RequestRefused:
+    return RequestRefused(
+        413, "INVALID_ARGUMENT", f"The body is larger than {settings.MAX_BODY_MB:g} MB (setting MAX_BODY_MB)."
+    )
+
+
+@contextmanager
+def _bytes_of(body: bytes | IO[bytes]) -> Iterator[bytes | mmap.mmap]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    body.flush()
+    with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content

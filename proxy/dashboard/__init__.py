@@ -1,0 +1,1 @@
+"""The dashboard: views, the parts that they are made of, and reports."""

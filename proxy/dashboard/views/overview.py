@@ -1,0 +1,137 @@
+"""The overview: what is left today, who rests, how requests ended, and whether it lasts until the reset."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from proxy.checks import check_sqlite
+from proxy.dashboard import reports
+from proxy.dashboard.parts.charts import Chart, slot_name
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.formats import shown
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Figure
+from proxy.dashboard.reports import remaining, traffic
+from proxy.dashboard.reports.pool import PoolState
+from proxy.dashboard.reports.remaining import Remaining, used_up_at
+from proxy.dashboard.reports.traffic import Bar
+from proxy.dashboard.views import overview_tables as tables
+
+_FEW_KEYS = 0.2  # of the usable ones
+
+
+@dashboard_page
+def overview(request: HttpRequest) -> HttpResponse:
+    """Show the pool at a glance."""
+    moment = datetime.now(UTC)
+    filters = read_filters(request, moment)
+    period = filters.period
+    sums = traffic.sums(period)
+    bars = traffic.bars(period, sums)
+    rows = remaining.remaining(moment, period)
+    pool = reports.pool_state(moment)
+    steps = traffic.first_byte_steps(period)
+    return answer(
+        request,
+        "overview",
+        _("Overview"),
+        filters=filters,
+        tables=[
+            tables.traffic_table(bars, filters),
+            tables.models_table(sums, steps, filters),
+            tables.left_table(rows, moment, filters),
+            tables.running_out_table(moment, filters),
+            tables.resting_table(moment, filters),
+        ],
+        moment=moment,
+        figures=[_left(rows, moment), *_figures(pool, bars, steps, filters)],
+        warnings=_warnings(pool),
+        chart=_chart(bars),
+    )
+
+
+def _figures(
+    pool: PoolState,
+    bars: list[Bar],
+    steps: dict[str, Counter[int]],
+    filters: Filters,
+) -> list[Figure]:
+    now, before = traffic.total(bars), traffic.total_of(filters.period.before())
+    every_step = sum(steps.values(), Counter())
+    p50, p95 = traffic.percentile(every_step, 0.5), traffic.percentile(every_step, 0.95)
+    keys = reverse("proxy:keys") + filters.here
+    return [
+        Figure(_("usable keys"), pool.usable, href=f"{keys}&state=usable"),
+        Figure(_("of these resting"), pool.resting, href=f"{keys}&state=resting"),
+        Figure(_("bad keys"), pool.bad, href=f"{keys}&state=bad"),
+        Figure(_("requests"), now.requests, note=_against(now.requests, before.requests)),
+        Figure(_("failed"), now.failed, note=_against(now.failed, before.failed)),
+        Figure(
+            _("first byte, median"),
+            p50,
+            "ms",
+            _("known of the whole pool only")
+            if filters.period.has_keys
+            else _("95th percentile: %s") % shown(p95, "ms"),
+        ),
+        Figure(_("tokens"), now.tokens, note=_against(now.tokens, before.tokens)),
+    ]
+
+
+def _left(rows: list[Remaining], moment: datetime) -> Figure:
+    """Return what is left of all models, and how long the one lasts that is used up first."""
+    known = [row for row in rows if row.known]
+    if not known:
+        return Figure(_("requests left today"), None, note=_("no limit is known yet"))
+    words = {"models": len(known), "all": len(rows)}
+    notes = [_("limits known for %(models)s of %(all)s models") % words] if len(known) < len(rows) else []
+    ends = [(end, row) for row in known if (end := used_up_at(row, moment))]
+    if ends:
+        _end, first = min(ends)
+        notes.append(f"{first.model_name}: {tables.how_long(first, moment)}")
+    else:
+        notes.append(_("at today's rate, they last until the reset"))
+    return Figure(_("requests left today"), sum(row.left for row in known), note="; ".join(notes))
+
+
+def _against(now: int, before: int) -> str:
+    """Return how a number stands to that of the period before."""
+    if not before:
+        return _("none in the period before")
+    return _("%(change)+.0f %% against the period before") % {"change": (now / before - 1) * 100}
+
+
+def _warnings(pool: PoolState) -> list[str]:
+    warnings = list(reports.obstacles())
+    if settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN:
+        warnings.append(
+            _(
+                "Clients still show the well-known default token. Run `python manage.py newtoken` and restart, "
+                "so that nobody else can use these keys."
+            )
+        )
+    warnings += [str(warning.msg) for warning in check_sqlite(None)]
+    if pool.usable and pool.usable - pool.resting <= pool.usable * _FEW_KEYS:
+        warnings.append(
+            _("Few keys are left: %(open)s of %(usable)s do not rest.")
+            % {"open": pool.usable - pool.resting, "usable": pool.usable}
+        )
+    return warnings
+
+
+def _chart(bars: list[Bar]) -> Chart:
+    return Chart(
+        "traffic",
+        _("Requests over time, by how they ended; the table below says the same"),
+        [slot_name(bar.begin) for bar in bars],
+        [
+            (_("answered at once"), "--ok", [bar.at_once for bar in bars]),
+            (_("after fail-over"), "--fail-over", [bar.after_fail_over for bar in bars]),
+            (_("refused"), "--refused", [bar.refused for bar in bars]),
+            (_("failed"), "--failed", [bar.failed for bar in bars]),
+        ],
+    )

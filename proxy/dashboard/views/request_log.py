@@ -1,0 +1,116 @@
+"""The log of requests, live at the top."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext as _
+
+from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.links import key_address, model_link
+from proxy.dashboard.parts.page import answer, dashboard_page
+from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
+from proxy.dashboard.reports import requests as log
+from proxy.models import LoggedRequest, Outcome
+
+SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSED: "▲", Outcome.FAILED: "✕"}
+
+
+@dashboard_page
+def request_log(request: HttpRequest) -> HttpResponse:
+    """Show a page of the log; with `?after=`, only the rows that came since, for the script that adds them on top."""
+    moment = datetime.now(UTC)
+    filters = read_filters(request, moment)
+    given = request.GET
+    outcome = number_in(given.get("outcome", ""), most=max(Outcome))
+    if "after" in given:
+        rows = log.arrived(filters.period, number_in(given["after"]), outcome=outcome)
+        table = _table(rows, filters)
+        newest = rows[0].pk if rows else number_in(given["after"])
+        response = render(request, "proxy/_rows.html", {"table": table})
+        response.headers["X-Newest"] = str(newest)
+        return response
+    newest = log.newest_id()
+    searched = given.get("q", "").strip()[:128]
+    before = number_in(given.get("before", ""))
+    rows = log.logged(filters.period, outcome=outcome, request_id=searched, before=before)
+    shown = rows[: log.PAGE]
+    also = {name: value for name, value in (("outcome", outcome or ""), ("q", searched)) if value}
+    return answer(
+        request,
+        "requests",
+        _("Requests"),
+        filters=filters,
+        tables=[_table(shown, filters)],
+        moment=moment,
+        outcomes=[(value, label, SHAPES[Outcome(value)]) for value, label in Outcome.choices],
+        outcome=outcome,
+        searched=searched,
+        newest=newest,
+        is_live=not searched and not before,
+        older=filters.query(**also, before=shown[-1].pk) if len(rows) > log.PAGE else "",
+        newer=filters.query(**also) if before else "",
+        has_log=settings.REQUEST_LOG_DAYS > 0,
+        days=settings.REQUEST_LOG_DAYS,
+    )
+
+
+def number_in(text: str, most: int = 2**62) -> int:
+    """Return the number that a part of an address is, 0 if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most else 0
+
+
+def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
+    columns = [
+        Column("began", _("Time"), "second"),
+        Column("outcome", _("Outcome")),
+        Column("status", _("Status"), "number"),
+        Column("model", _("Model")),
+        Column("method", _("Method")),
+        Column("keys", _("Keys tried"), "words"),
+        Column("waited", _("Waited"), "ms"),
+        Column("first_byte", _("First byte"), "ms"),
+        Column("duration", _("Duration"), "ms"),
+        *token_columns(),
+        Column("request_id", _("Request id")),
+    ]
+    labels = log.key_labels(rows)
+    body = [
+        (
+            row.began,
+            Cell(f"{SHAPES[Outcome(row.outcome)]} {row.get_outcome_display()}"),
+            row.status,
+            model_link(row.model_name, filters),
+            f"{row.method} {row.action}".strip(),
+            _tries(row, labels, filters),
+            row.waited_ms or None,
+            row.first_byte_ms,
+            row.duration_ms,
+            row.prompt_tokens,
+            row.output_tokens,
+            row.thinking_tokens,
+            row.cached_tokens,
+            row.request_id,
+        )
+        for row in rows
+    ]
+    if settings.REQUEST_LOG_DAYS:
+        empty = _("No such request in this period. Send one: it appears here by itself.")
+    else:
+        empty = _("There is no log: REQUEST_LOG_DAYS is 0.")
+    return Table("requests", _("Requests, newest first"), columns, body, empty)
+
+
+def _tries(row: LoggedRequest, labels: dict[int, str], filters: Filters) -> Cell:
+    """Return the keys that were tried, in order, with what each answered."""
+    several = [(labels.get(key_id, f"key {key_id}"), status or _("no answer"), key_id) for key_id, status in row.tries]
+    words = ", ".join(f"{label}: {status}" for label, status, _id in several)
+    links = format_html_join(
+        ", ",
+        '<a href="{}">{}</a> {}',
+        ((key_address(key_id, filters), label, status) for label, status, key_id in several),
+    )
+    return Cell(words, html=links or format_html("–"))

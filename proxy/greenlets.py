@@ -1,0 +1,74 @@
+"""All that knows gevent: ending the request of a client that has left, and computing in a real thread.
+
+WSGI notices that a client has left only when it writes to it, and a model may think for minutes before there is
+anything to write. Until then Google would work, and count, for nobody.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+from proxy.upstream.sockets import CAN_TELL, is_open
+
+try:
+    from gevent import getcurrent
+    from gevent.monkey import is_module_patched
+    from gevent.threadpool import ThreadPool
+except ImportError:  # plain threads only
+    is_module_patched = None
+
+_LOOK_EVERY_SECONDS = 0.25
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+
+def is_gevent() -> bool:
+    """Tell whether requests run in greenlets of one thread."""
+    return is_module_patched is not None and bool(is_module_patched("socket"))
+
+
+class ClientWatch:
+    """Ends the greenlet of a request whose client has left. Does nothing where requests run in plain threads."""
+
+    def __init__(self) -> None:
+        self._greenlets: dict[socket.socket, Any] = {}
+        self._watcher: threading.Thread | None = None
+
+    def start(self, sock: socket.socket | None) -> None:
+        """Watch the client behind `sock` for the current greenlet, until `stop`."""
+        if sock is None or not CAN_TELL or not is_gevent():
+            return
+        self._greenlets[sock] = getcurrent()
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._look, name="client-watch", daemon=True)
+            self._watcher.start()
+
+    def stop(self, sock: socket.socket | None) -> None:
+        """Do not watch this client any more; harmless when it was not watched."""
+        if sock is not None:
+            self._greenlets.pop(sock, None)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK_EVERY_SECONDS)
+            for sock, greenlet in list(self._greenlets.items()):
+                if not is_open(sock):
+                    self.stop(sock)
+                    greenlet.kill(block=False)  # GreenletExit, which closes what the request holds
+
+
+def run_in_thread(function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+    """Call `function` in a real thread, so that other greenlets run meanwhile; directly where there are none."""
+    if not is_gevent():
+        return function(*args, **kwargs)
+    result: _Result = _thread().apply(function, args, kwargs)
+    return result
+
+
+@cache
+def _thread() -> Any:
+    """Return a pool of one thread: a flood of logins takes one core, and leaves the hub's pool to look up hosts."""
+    return ThreadPool(1)

@@ -1,0 +1,181 @@
+"""The ledger as the relay sees it: claims of keys, and bookings of what became of them.
+
+Each call puts an entry into the queue of the writer thread (`writer.py`). No network call ever happens in between, and
+no caller holds a database connection.
+"""
+
+import atexit
+from datetime import UTC, datetime, tzinfo
+from functools import partial
+from typing import cast
+
+from django.conf import settings
+from django.db.backends.utils import CursorWrapper
+
+from proxy.gemini.quota_day import next_reset
+from proxy.gemini.refusals import Fault, Refusal, rests_until
+from proxy.gemini.tokens import Tokens
+from proxy.ledger.bookings import (
+    learn_project,
+    take_back,
+    write_answer,
+    write_fault,
+    write_overload,
+    write_rest,
+    write_spent_day,
+)
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.entries import Booking, Finished, PendingClaim
+from proxy.ledger.history import FinishedRequest
+from proxy.ledger.minute_window import correct
+from proxy.ledger.transaction import LedgerTransaction
+from proxy.ledger.writer import Writer
+
+OVERLOADED = 503  # 500 and 504 may be about the request
+
+
+class Ledger:
+    """Claims keys and books what became of them. One a process; safe to share between threads.
+
+    bare_429_is_for_the_day: a 429 that says nothing exhausts the day. most_waiting: how many requests may wait for a
+    key at once. log_days: for how many days requests are kept in the log; 0 keeps no log.
+    """
+
+    def __init__(
+        self,
+        zone: tzinfo,
+        *,
+        most_waiting: int = 1000,
+        bare_429_is_for_the_day: bool = False,
+        log_days: float = 7,
+    ) -> None:
+        self.bare_429_is_for_the_day = bare_429_is_for_the_day
+        self._zone = zone
+        self._transaction = LedgerTransaction(zone, log_days=log_days)
+        self._writer = Writer(self._transaction, most_waiting=most_waiting)
+
+    @property
+    def queued(self) -> int:
+        """How many entries are in the queue of the writer; approximate."""
+        return self._writer.queued
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a key."""
+        return self._writer.waiting
+
+    @property
+    def most_waiting(self) -> int:
+        """How many requests may wait for a key at once."""
+        return self._writer.most_waiting
+
+    def claim(self, claim_request: ClaimRequest) -> tuple[Claim, bool]:
+        """Return a claim, and whether the request had to wait for it.
+
+        Raises PoolExhausted when none becomes available in time, LedgerUnavailable.
+        """
+        pending = PendingClaim(claim_request)
+        self._writer.put(pending)
+        try:
+            pending.wait()
+        except PoolExhausted as exhausted:
+            exhausted.has_waited = pending.has_waited
+            raise
+        except Exception:
+            raise
+        except BaseException:  # the client left: a claim that was granted meanwhile is given back
+            pending.is_abandoned = True
+            if pending.is_complete and pending.claim:  # otherwise the writer gives it back
+                self.give_back(pending.claim)
+            raise
+        return cast("Claim", pending.claim), pending.has_waited
+
+    def give_back(self, claim: Claim) -> None:
+        """Give back a claim that was never sent. Does not wait."""
+        self._writer.put(Booking.unused(claim))
+
+    def book_answer(self, claim: Claim, status: int) -> None:
+        """Count an answer, or a 429 that is passed on; return once that is on disk. Raises LedgerUnavailable.
+
+        After a 503 the whole pool backs off from the model for a moment.
+        """
+        moment = datetime.now(UTC)
+
+        def note(cursor: CursorWrapper) -> None:
+            write_answer(cursor, claim, status)
+            if status == OVERLOADED and claim.spends_quota:
+                write_overload(cursor, claim)
+            if claim.is_last_of_day:
+                write_spent_day(claim, moment, next_reset(moment, self._zone))
+
+        counts = {"refusals": 1} if status == 429 else {"answers": 1, "errors": int(status >= 400)}
+        is_usual = claim.says_nothing_new and status != OVERLOADED
+        booking = Booking(claim, moment, None if is_usual else note, is_awaited=True, **counts)
+        self._writer.put(booking)
+        booking.wait()
+
+    def book_refusal(self, claim: Claim, refusal: Refusal, project: str | None = None) -> datetime | None:
+        """Count a 429 and rate-limit the key's project; return when that ends (None: when it is revived manually).
+
+        project: the project number that the refusal named. Does not wait: the next claim comes later in the queue.
+        """
+        moment = datetime.now(UTC)
+        until = rests_until(
+            refusal,
+            moment,
+            self._zone,
+            claim.refusals_in_a_row,
+            is_bare_for_the_day=self.bare_429_is_for_the_day,
+        )
+        self._writer.put(
+            Booking(
+                claim,
+                moment,
+                partial(write_rest, claim=claim, refusal=refusal, project=project, moment=moment, until=until),
+                refusals=1,
+            )
+        )
+        return until
+
+    def book_fault(self, claim: Claim, fault: Fault, reason: str, project: str | None = None) -> None:
+        """Count the answer, and mark the key as bad with `reason`. Does not wait."""
+        moment = datetime.now(UTC)
+
+        def note(cursor: CursorWrapper) -> None:
+            take_back(cursor, claim)
+            write_fault(claim, fault, reason, project, moment)
+
+        self._writer.put(Booking(claim, moment, note, answers=1, errors=1))
+
+    def book_project(self, claim: Claim, project: str) -> None:
+        """Note the project that an error named. Does not wait."""
+        moment = datetime.now(UTC)
+        self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
+
+    def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
+        """Add the tokens of an answer that is already counted. Does not wait."""
+        if any(tokens):
+            counts = {f"{name}_tokens": number for name, number in tokens._asdict().items() if number}
+            is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
+            more = tokens.prompt - claim.tokens
+            note = partial(correct, quota_id=claim.quota_id, tenth=claim.tenth, tokens=more) if is_off else None
+            booking = Booking(claim, datetime.now(UTC), note, **counts)
+            booking.is_urgent = False
+            self._writer.put(booking)
+
+    def record(self, request: FinishedRequest) -> None:
+        """Add a finished request to the history. Does not wait."""
+        self._writer.put(Finished(request))
+
+    def close(self, timeout_seconds: float = 10) -> None:
+        """Write what is still in the queue and stop the writer; the next use starts another."""
+        self._writer.close(timeout_seconds)
+
+
+ledger = Ledger(
+    settings.QUOTA_ZONE,
+    most_waiting=settings.MAX_WAITING,
+    bare_429_is_for_the_day=settings.BARE_429 == "day",
+    log_days=settings.REQUEST_LOG_DAYS,
+)
+atexit.register(ledger.close)

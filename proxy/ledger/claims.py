@@ -1,0 +1,98 @@
+"""A request for a key, the claim that grants one, and why none is granted."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from proxy.models import NO_MODEL
+
+
+class PoolExhausted(Exception):
+    """No key is left for this model."""
+
+    # The request waited for a key, in vain.
+    has_waited = False
+
+    def __init__(
+        self, model_name: str, opens_at: datetime | None, *, has_keys: bool = True, are_tried: bool = False
+    ) -> None:
+        super().__init__(f"No key is left for {model_name}.")
+        self.model_name = model_name
+        # When the first key is available again; None when none becomes available by itself.
+        self.opens_at = opens_at
+        # The pool has a usable key.
+        self.has_keys = has_keys
+        # Keys are available, but this very request has tried them all.
+        self.are_tried = are_tried
+
+
+class Overloaded(PoolExhausted):
+    """The API is overloaded for this model, and the whole pool backs off for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What a key is needed for, and how long the request can wait for one."""
+
+    model_name: str
+    # Estimated input tokens; None when the call spends no quota.
+    tokens: int | None
+    # Ids of keys that must not be used again.
+    tried: frozenset[int] = frozenset()
+    # How long it can wait for a rate-limited key, by `time.monotonic()`.
+    gives_up_at: float = 0.0
+    # How long it can wait for an overloaded API, by `time.monotonic()`.
+    deadline: float = 0.0
+
+    @property
+    def rotation_name(self) -> str:
+        """The rotation that the key comes from. All calls that spend no quota share the one of NO_MODEL."""
+        return NO_MODEL if self.tokens is None else self.model_name
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key reserved for one attempt, and what the answer to that attempt can show."""
+
+    key_id: int
+    # The key's name in logs.
+    label: str
+    secret: str = field(repr=False)
+    model_name: str
+    # The rotation that the key comes from; NO_MODEL when the attempt spends no quota.
+    rotation_name: str = ""
+    quota_id: int = 0
+    # No answer for this model was ever seen.
+    is_new_model: bool = False
+    # The tenth of a second of its `Use`; 0 when it has none.
+    tenth: int = 0
+    # Estimated input tokens.
+    tokens: int = 0
+    # The number of tokens in the answer replaces the estimate.
+    corrects_tokens: bool = False
+    # How many requests the quota has in this minute, this one included.
+    in_minute: int = 0
+    # The limit is unknown, and the quota never accepted so many requests in a minute.
+    is_unproven: bool = False
+    # Learned limits that are wrong if this attempt is accepted, as names of `Quota` fields.
+    disproves: tuple[str, ...] = ()
+    # The attempt uses up the day's limit.
+    is_last_of_day: bool = False
+    # Refusals of the project for this model in a row before this attempt.
+    refusals_in_a_row: int = 0
+    # Waves of overload of the model in a row before this attempt.
+    overloads: int = 0
+
+    @property
+    def spends_quota(self) -> bool:
+        return self.rotation_name != NO_MODEL
+
+    @property
+    def counted_name(self) -> str:
+        """The model under which the answer is counted; NO_MODEL when no quota is spent."""
+        return self.model_name if self.spends_quota else NO_MODEL
+
+    @property
+    def says_nothing_new(self) -> bool:
+        """Tell whether the answer only has to be counted."""
+        is_usual = not (self.is_new_model or self.is_unproven or self.disproves or self.is_last_of_day)
+        return is_usual and not (self.refusals_in_a_row or self.overloads)

@@ -1,0 +1,113 @@
+"""Entries of the ledger's queue: pending claims, bookings, and finished requests."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Self
+
+from django.db.backends.utils import CursorWrapper
+
+from proxy.ledger.bookings import take_back
+from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
+from proxy.ledger.history import FinishedRequest
+
+
+class Entry:
+    """Something to write. It is complete when it is committed, or has failed with `error`."""
+
+    __slots__ = ("_done", "error", "is_complete", "is_urgent")
+
+    def __init__(self, *, is_awaited: bool = True) -> None:
+        self._done = threading.Event() if is_awaited else None
+        # The rest can be written a few milliseconds later.
+        self.is_urgent = True
+        self.is_complete = False
+        self.error: Exception | None = None
+
+    def complete(self, error: Exception | None = None) -> None:
+        """Wake whoever waits for this entry. error: why it was not written."""
+        self.error = error
+        self.is_complete = True
+        if self._done:
+            self._done.set()
+
+    def wait(self) -> None:
+        """Wait until it is complete. Raises its error."""
+        if self._done:
+            self._done.wait()
+        if self.error:
+            raise self.error
+
+
+class PendingClaim(Entry):
+    """A request for a claim, and the claim once it is granted."""
+
+    __slots__ = ("_is_overloaded", "claim", "claim_request", "has_waited", "is_abandoned")
+
+    def __init__(self, claim_request: ClaimRequest) -> None:
+        super().__init__()
+        self.claim_request = claim_request
+        self.claim: Claim | None = None
+        # Set once the client has disconnected.
+        self.is_abandoned = False
+        self.has_waited = False
+        self._is_overloaded = False
+
+    @property
+    def gives_up_at(self) -> float:
+        """How long it can wait, by `time.monotonic()`: longer for an overloaded API than for a rate-limited key."""
+        return self.claim_request.deadline if self._is_overloaded else self.claim_request.gives_up_at
+
+    def can_wait_for(self, exhausted: PoolExhausted, moment: datetime) -> bool:
+        """Tell whether a key becomes available in time."""
+        self._is_overloaded = isinstance(exhausted, Overloaded)
+        if exhausted.opens_at is None or exhausted.are_tried:
+            return False
+        # It may have come back while this was written.
+        seconds = max(0.0, (exhausted.opens_at - moment).total_seconds())
+        return time.monotonic() + seconds <= self.gives_up_at
+
+    def begin_to_wait(self) -> None:
+        """Note that it waits. Keys that were tried may be used again afterwards."""
+        self.has_waited = True
+        self.claim_request = replace(self.claim_request, tried=frozenset())
+
+
+class Booking(Entry):
+    """Counts to add to a row of DailyUsage, and what else to write in the same transaction."""
+
+    __slots__ = ("claim", "counts", "effect", "moment")
+
+    def __init__(
+        self,
+        claim: Claim,
+        moment: datetime,
+        effect: Callable[[CursorWrapper], object] | None = None,
+        *,
+        is_awaited: bool = False,
+        **counts: int,
+    ) -> None:
+        super().__init__(is_awaited=is_awaited)
+        self.claim = claim
+        self.moment = moment
+        self.effect = effect
+        self.counts = counts
+
+    @classmethod
+    def unused(cls, claim: Claim) -> Self:
+        """Return the booking that gives a claim back with which nothing was sent."""
+        return cls(claim, datetime.now(UTC), partial(take_back, claim=claim))
+
+
+class Finished(Entry):
+    """A finished request, for the history."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: FinishedRequest) -> None:
+        super().__init__(is_awaited=False)
+        self.is_urgent = False
+        self.request = request

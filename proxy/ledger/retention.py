@@ -1,0 +1,60 @@
+"""How long history is kept in detail: old requests leave the log, old hours are summed up by quota days.
+
+Bit by bit, in the ledger's transactions.
+"""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from django.contrib.admin.models import LogEntry
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
+
+from proxy.gemini.quota_day import quota_day
+from proxy.ledger.minute_window import adapt
+from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
+from proxy.models import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
+from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
+
+_LOG = LoggedRequest._meta.db_table
+_DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 500)"
+
+_ACTIVITY = LogEntry._meta.db_table
+# Nothing orders them by time but their ids: only the oldest are looked at.
+_DELETE_ACTIVITY = (
+    f"DELETE FROM {_ACTIVITY} WHERE id IN (SELECT id FROM {_ACTIVITY} ORDER BY id LIMIT 20) AND action_time < %s"
+)
+
+
+def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo) -> None:
+    """Let a few rows go that were kept for long enough; called often enough, all of them.
+
+    zone: of quota days. What keys did on a day is in DailyUsage already.
+    """
+    cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
+    cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
+    for hours, days, kept in (
+        (ModelHour, ModelDay, HOURS_DAYS),
+        (FirstByte, FirstByteDay, FIRST_BYTE_HOURS_DAYS),
+        (KeyHour, None, HOURS_DAYS),
+    ):
+        hour = _oldest(cursor, hours)
+        if hour and hour < moment - timedelta(days=kept):
+            if days:
+                cursor.execute(_summing_up(hours, days), [quota_day(hour, zone).isoformat(), adapt(cursor, hour)])
+            cursor.execute(f"DELETE FROM {hours._meta.db_table} WHERE hour = %s", [adapt(cursor, hour)])
+
+
+def _oldest(cursor: CursorWrapper, hours: type[Model]) -> datetime | None:
+    cursor.execute(f"SELECT MIN(hour) FROM {hours._meta.db_table}")
+    [hour] = cursor.fetchone()
+    if isinstance(hour, str):  # as SQLite has it
+        return datetime.fromisoformat(hour).replace(tzinfo=UTC)
+    found: datetime | None = hour
+    return found
+
+
+def _summing_up(hours: type[Model], days: type[Model]) -> str:
+    """Return the statement that adds the rows of an hour to those of its day; parameters: the day, the hour."""
+    _day, *names = identity_of(days)
+    columns = ", ".join(["%s", *names, *numbers_of(days)])
+    return addition_to(days, f"SELECT {columns} FROM {hours._meta.db_table} WHERE hour = %s")

@@ -1,0 +1,133 @@
+"""Decides which key a request gets, in the ledger's transaction.
+
+The project with the most proven room comes first. Proven room is what is left of a known limit, or of the most
+requests that the project ever accepted in a minute. Where no proven room is left, requests with unknown limits go to
+the projects with the fewest of them in flight, and never wait. The keys of a project take turns. No claim exceeds a
+known limit.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from heapq import heappop, heappush
+
+from proxy.ledger.backoff import pause_ns
+from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
+from proxy.ledger.quota_state import Key, QuotaState
+from proxy.ledger.rotation import LoadedRotation
+from proxy.models import ApiKey, key_label
+
+# After so many waves of overload in a row, one request at a time goes to see whether it is over.
+_WAVES_BEFORE_PROBING = 3
+_SPARE = 1  # quotas loaded beyond the number of requests, since some lack tokens
+
+
+class Scheduler:
+    """Grants claims from one rotation, once. Times are nanoseconds by the clock of the rotation."""
+
+    def __init__(self, rotation: LoadedRotation) -> None:
+        self._rotation = rotation
+        self._candidates: dict[int, QuotaState] = {}
+        self._heap: list[tuple[int, int, int]] = []
+        self._first_in_line: int | None = None
+
+    def grant(self, claim_requests: Sequence[ClaimRequest]) -> list[Claim | PoolExhausted]:
+        """Return a claim for each request, first come first served, or why there is none."""
+        self._see_more(len(claim_requests) + _SPARE)
+        results = [self._serve(claim_request) for claim_request in claim_requests]
+        self._rotation.write()
+        is_served = all(isinstance(result, Claim | Overloaded) for result in results)
+        first_opening = None if is_served else self._rotation.first_opening()
+        return [
+            result if isinstance(result, Claim | Overloaded) else self._no_key(claim_request, result, first_opening)
+            for claim_request, result in zip(claim_requests, results, strict=True)
+        ]
+
+    def _see_more(self, count: int) -> None:
+        for quota in self._rotation.more(count):
+            self._candidates[quota.id] = quota
+            heappush(self._heap, quota.rank)
+
+    def _serve(self, claim_request: ClaimRequest) -> Claim | Overloaded | int | None:
+        """Return a claim, or when an open quota will have room; None when no open quota can serve the request."""
+        rotation = self._rotation
+        if rotation.now < rotation.backs_off_until <= rotation.by_our_clock(claim_request.deadline):
+            return Overloaded(claim_request.model_name, rotation.moment_of(rotation.backs_off_until))
+        patience = rotation.by_our_clock(claim_request.gives_up_at)
+        if self._first_in_line is not None and self._first_in_line <= patience:
+            return self._first_in_line  # somebody came earlier, and waits until there is room for a large request
+        found = self._pick(claim_request)
+        if isinstance(found, Claim):
+            if rotation.overloads >= _WAVES_BEFORE_PROBING:
+                rotation.back_off(claim_request.model_name, rotation.now + pause_ns(rotation.overloads))
+        elif found is not None and rotation.now < found <= patience:
+            self._first_in_line = found
+        return found
+
+    def _pick(self, claim_request: ClaimRequest) -> Claim | int | None:
+        """Claim from the quota with the most room; or return when one will have room, None when none can serve."""
+        passed_over: list[tuple[int, int, int]] = []
+        openings: list[int] = []
+        best: tuple[int, QuotaState, Key] | None = None
+        tokens, now = claim_request.tokens or 0, self._rotation.now
+        while best is None or (self._heap and best[0] < -self._heap[0][0]):
+            if not self._heap and not self._rotation.are_all_seen:
+                self._see_more(len(self._candidates))
+            if not self._heap:
+                break
+            entry = heappop(self._heap)
+            quota = self._candidates[entry[2]]
+            self._rotation.count_day(quota)
+            if quota.is_day_spent:
+                self._rotation.close(quota)
+                continue
+            passed_over.append(entry)
+            if (key := quota.next_key(claim_request.tried)) is None:
+                openings.append(now)  # it could be asked again at once, only not by this one
+            elif quota.lacks_tokens_for(tokens):
+                openings.extend(filter(None, [self._rotation.opening_of(quota, tokens)]))
+            elif best is None or quota.room_for(tokens) > best[0]:
+                best = quota.room_for(tokens), quota, key
+        for entry in passed_over:
+            if best is None or entry[2] != best[1].id:
+                heappush(self._heap, entry)
+        if best:
+            return self._take(best[1], best[2], claim_request)
+        later = [moment for moment in openings if moment > now]
+        return min(later or openings, default=None)
+
+    def _take(self, quota: QuotaState, key: Key, claim_request: ClaimRequest) -> Claim:
+        rotation = self._rotation
+        rotation.take(quota, key, claim_request.tokens or 0)
+        if quota.is_day_spent or quota.is_minute_spent:
+            rotation.close(quota)
+        else:
+            heappush(self._heap, quota.rank)
+        return Claim(
+            key_id=key.id,
+            label=key_label(key.id, key.name, key.secret),
+            secret=key.secret,
+            model_name=claim_request.model_name,
+            rotation_name=rotation.name,
+            quota_id=quota.id,
+            is_new_model=rotation.is_new,
+            tenth=rotation.tenth,
+            tokens=claim_request.tokens or 0,
+            corrects_tokens=rotation.has_windows and quota.minds_tokens,
+            in_minute=quota.minute_requests,
+            is_unproven=quota.is_unproven,
+            disproves=quota.disproved,
+            is_last_of_day=quota.is_day_spent,
+            refusals_in_a_row=quota.refusals_in_a_row,
+            overloads=rotation.overloads,
+        )
+
+    def _no_key(self, claim_request: ClaimRequest, found: int | None, first_opening: datetime | None) -> PoolExhausted:
+        """Return why no key is left, and when the first becomes available."""
+        moment = self._rotation.moment
+        openings = [first_opening, None if found is None else self._rotation.moment_of(found)]
+        opens_at = min((opens for opens in openings if opens and opens > moment), default=None)
+        are_tried = opens_at is None and found is not None
+        if are_tried:
+            opens_at = moment
+        has_keys = opens_at is not None or ApiKey.objects.usable().exists()
+        return PoolExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)

@@ -1,0 +1,202 @@
+"""The writer thread of the ledger: it takes entries from a queue and commits them in batches.
+
+Group commit. All entries that have come together go into one short transaction, and their callers wake when it is
+committed. One request alone pays for a small transaction; the busier the service, the cheaper each claim.
+"""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import cast
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+
+from proxy.ledger.claims import PoolExhausted
+from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
+from proxy.ledger.transaction import LedgerTransaction
+from proxy.ledger.waiting_line import WaitingLines
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_BATCH = 256
+_TRY_AGAIN_SECONDS = 0.5
+# An entry that is not urgent is written with the next one, or this much later: it does not delay a lone client's next
+# claim.
+_LATER_SECONDS = 0.005
+# The history is not needed at once, and costs least when many requests are written together.
+_HISTORY_EVERY_SECONDS = 0.25
+
+
+class LedgerUnavailable(Exception):
+    """The database did not take the claim or booking in time. A booking is kept, and written as soon as possible."""
+
+
+class Writer:
+    """The queue and the thread that empties it, which starts with the first entry. Safe to share between threads.
+
+    most_waiting: how many requests may wait for a key at once.
+    """
+
+    def __init__(self, transaction: LedgerTransaction, *, most_waiting: int) -> None:
+        self.most_waiting = most_waiting
+        self._transaction = transaction
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._unsaved: list[Entry] = []
+        self._waiting: WaitingLines[PendingClaim] = WaitingLines()
+        self._finished: list[Entry] = []
+        self._writes_history_at = 0.0
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def queued(self) -> int:
+        """How many entries are in the queue; approximate, since other threads put and take meanwhile."""
+        return self._queue.qsize()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a key."""
+        return len(self._waiting)
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry to the queue. Does not wait."""
+        if self._thread is None:
+            with self._start_lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+                    self._thread.start()
+        self._queue.put(entry)
+
+    def close(self, timeout_seconds: float) -> None:
+        """Write what is still in the queue and stop the thread; the next entry starts another."""
+        with self._start_lock:
+            if self._thread is not None:
+                self._queue.put(None)
+                self._thread.join(timeout_seconds)
+                self._thread = None
+
+    def _run(self) -> None:
+        """Commit batch after batch until told to stop."""
+        is_last = False
+        while not is_last:
+            batch = self._next_batch()
+            is_last = None in batch
+            entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch), is_last=is_last)], []
+            if entries:
+                self._commit(entries)
+        for pending in self._waiting.take_all():
+            pending.complete(LedgerUnavailable("The service stops."))
+        if self._unsaved:
+            entries, self._unsaved = self._unsaved, []
+            self._commit(entries)
+        connection.close()
+
+    def _next_batch(self) -> list[Entry | None]:
+        """Return the next batch; None in it means that the writer must stop."""
+        batch: list[Entry | None] = []
+        with suppress(queue.Empty):
+            batch.append(self._queue.get(timeout=self._patience()))
+            write_at = time.monotonic() + _LATER_SECONDS
+            while (entry := batch[-1]) and not entry.is_urgent and len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get(timeout=max(0.0, write_at - time.monotonic())))
+            time.sleep(0)  # under gevent: other greenlets that are ready join this batch
+            while len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get_nowait())
+        return batch
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for new entries, in seconds; None waits until one comes."""
+        # What could not be written is retried soon, even when nothing new comes.
+        times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
+        if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
+            times.append(seconds)
+        if self._finished:
+            times.append(max(0.0, self._writes_history_at - time.monotonic()))
+        return min(times, default=None)
+
+    def _arrange(self, entries: Iterable[Entry], *, is_last: bool) -> list[Entry]:
+        """Return what to write now: claims queue behind those that already wait, and history is written in bulk."""
+        arranged: list[Entry] = []
+        now = time.monotonic()
+        for entry in entries:
+            if isinstance(entry, PendingClaim):
+                name = entry.claim_request.rotation_name
+                opens_at = self._waiting.opens_at(name)
+                if opens_at and opens_at <= entry.gives_up_at and len(self._waiting) < self.most_waiting:
+                    entry.begin_to_wait()
+                    self._waiting.join(name, entry)
+                    continue
+            elif isinstance(entry, Booking) and entry.effect:
+                self._waiting.look_soon(entry.claim.model_name)
+            elif isinstance(entry, Finished):
+                if not self._finished:
+                    self._writes_history_at = now + _HISTORY_EVERY_SECONDS
+                self._finished.append(entry)
+                continue
+            arranged.append(entry)
+        if self._finished and (is_last or now >= self._writes_history_at):
+            arranged += self._finished
+            self._finished = []
+        due = self._waiting.take_due(now)
+        return [*(pending for pending in due if not pending.is_abandoned), *arranged]
+
+    def _commit(self, entries: list[Entry]) -> None:
+        """Commit all of `entries` or none, and complete them; bookings that could not be written are kept."""
+        try:
+            failed = self._transaction.write(entries)
+        except (OperationalError, InterfaceError) as exc:
+            logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
+            with suppress(DatabaseError):  # if the writer ended here, every caller would wait forever
+                connection.close()
+            self._unsaved += [entry for entry in entries if not isinstance(entry, PendingClaim)]
+            failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
+        except Exception:
+            if len(entries) > 1:  # one of them is wrong: find it by writing each on its own
+                for entry in entries:
+                    self._commit([entry])
+                return
+            logger.exception("The ledger could not write an entry.")
+            failed = {entries[0]: LedgerUnavailable("The database refused the entry.")}
+        self._complete(entries, failed)
+
+    def _complete(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
+        """Wake the callers of `entries`; claims that can wait for a key join the waiting line instead."""
+        for entry in self._line_up(entries, failed):
+            error = failed.get(entry)
+            if isinstance(entry, PendingClaim) and error:
+                entry.claim = None  # if it had one, that was not written
+            entry.complete(error)
+            if isinstance(entry, PendingClaim) and entry.is_abandoned and entry.claim:
+                self.put(Booking.unused(entry.claim))
+
+    def _line_up(self, entries: list[Entry], failed: dict[Entry, Exception]) -> list[Entry]:
+        """Put the claims that can wait for a key into the waiting line; return the other entries."""
+        others: list[Entry] = []
+        lines: dict[str, tuple[list[PendingClaim], list[PendingClaim]]] = {}  # those that already waited, and newcomers
+        opens_at: dict[str, float] = {}
+        moment, now = datetime.now(UTC), time.monotonic()
+        count = len(self._waiting)
+        for entry in entries:
+            error = failed.get(entry)
+            if not (
+                isinstance(entry, PendingClaim)
+                and isinstance(error, PoolExhausted)
+                and entry.can_wait_for(error, moment)
+                and (entry.has_waited or count < self.most_waiting)
+            ):
+                others.append(entry)
+                continue
+            name = entry.claim_request.rotation_name
+            lines.setdefault(name, ([], []))[0 if entry.has_waited else 1].append(entry)
+            count += 1
+            entry.begin_to_wait()
+            seconds = (cast("datetime", error.opens_at) - moment).total_seconds()
+            opens_at[name] = min(now + seconds, opens_at.get(name, math.inf))
+        for name, (line, newcomers) in lines.items():
+            self._waiting.wait(name, line, opens_at[name], now, newcomers)
+        return others

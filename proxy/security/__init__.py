@@ -1,0 +1,1 @@
+"""What keeps secrets out of sight: masking, error pages, limits for bodies of our own pages."""

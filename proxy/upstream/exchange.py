@@ -1,0 +1,333 @@
+"""One exchange with the Gemini API. No Django.
+
+urllib3, the engine under requests, opens connections (TLS, proxies); `http1.py` speaks HTTP on them, and `headers.py`
+decides which headers travel. Cookies are not kept, and redirects are not followed.
+"""
+
+import errno
+import logging
+import re
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
+from typing import IO, Any
+
+import certifi
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import Url, parse_url
+from urllib3.util.ssl_ import create_urllib3_context
+
+from proxy.bodies.decompression import BadPacking, Unpacker
+from proxy.gemini.target import Headers, Target, credential_for
+from proxy.security.masking import mask_bytes
+from proxy.upstream.headers import handed_back, sent_on
+from proxy.upstream.http1 import BrokenAnswer, Http1Connection
+from proxy.upstream.outbound_proxy import credentials_for, proxy_for
+from proxy.upstream.sockets import has_unread, is_open
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_ERROR = 1_048_576
+_LONGEST_ERROR_SECONDS = 5  # from its head on; what came by then has to do
+_MOST_IDLE = 1000
+_OF_PACKED_BODIES = {"content-encoding", "content-length"}
+
+_BREAKS_LINES = re.compile(r"[\r\n\0]")
+
+
+class IdleConnections:
+    """Connections that wait for the next request; the one used last is taken first. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._connections: deque[Http1Connection] = deque()
+        self._is_closed = False
+
+    def put(self, connection: Http1Connection) -> None:
+        """Keep a connection, unless there are enough or nobody will ask for one again."""
+        if len(self._connections) >= _MOST_IDLE:
+            connection.close()
+            return
+        self._connections.append(connection)
+        if self._is_closed:  # looked at after the append: whoever closes meanwhile sees the connection, or we do
+            self.close()
+
+    def take(self) -> Http1Connection | None:
+        """Return the connection that was used last, if the other side still holds it."""
+        while True:
+            try:
+                connection = self._connections.pop()
+            except IndexError:
+                return None
+            if is_open(connection.sock) and not has_unread(connection.sock):
+                return connection
+            connection.close()
+
+    def close(self) -> None:
+        """Close all, and each that comes later."""
+        self._is_closed = True
+        with suppress(IndexError):
+            while True:
+                self._connections.pop().close()
+
+
+class UpstreamUnreachable(Exception):
+    """No connection came about: nothing was sent, so trying again is safe."""
+
+
+class AnswerLost(Exception):
+    """The request was sent and no answer came: it may have been paid for, so it is not repeated."""
+
+    def __init__(self, message: str, *, is_timeout: bool) -> None:
+        super().__init__(message)
+        self.is_timeout = is_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client asks, free of any framework. `body` is read from its beginning for each try; size in bytes.
+
+    input_tokens: estimated; None when the call spends no quota. timeout_seconds: the client's own, None if not told.
+    """
+
+    method: str
+    target: Target
+    headers: Headers = field(repr=False)
+    body: "bytes | IO[bytes] | None" = field(repr=False)
+    size: int
+    model_name: str
+    input_tokens: int | None = None
+    timeout_seconds: float | None = None
+
+    def close(self) -> None:
+        """Close the body, if it is a file; needed no longer once the answer begins."""
+        if self.body is not None and not isinstance(self.body, bytes):
+            self.body.close()
+
+
+class UpstreamAnswer:
+    """An answer whose body is still to come: iterate over it, and close it, which is harmless twice.
+
+    Bytes are as on the wire, except that the key's own secret is overwritten wherever it shows up. `error` is the body
+    of a status of 400 and more, in clear and masked, at most 1 MiB of it; b"" for other answers.
+    """
+
+    def __init__(
+        self, status: int, headers: Headers, connection: Http1Connection, idle: IdleConnections, secret: str
+    ) -> None:
+        self.status = status
+        self.headers = handed_back(headers, secret)
+        self.content_encoding = _encoding_in(headers)
+        self.error = b""
+        self._connection = connection
+        self._idle = idle
+        self._secret = secret.encode()
+        self._read = b""
+        self._rest: Iterator[bytes] = connection.pieces()
+        self._unpacker = Unpacker(self.content_encoding)
+        self._is_closed = False
+
+    @property
+    def _is_readable(self) -> bool:
+        return not self.content_encoding or self._unpacker.is_readable or not self._connection.has_body
+
+    def check_readable(self) -> None:
+        """Raise BrokenAnswer when a secret could not be found in the body: it has an encoding that nobody asked for."""
+        if not self._is_readable:
+            raise BrokenAnswer(f"The answer has the encoding {self.content_encoding!r}.")
+
+    def read_error(self) -> None:
+        """Read the body as far as `error` needs it; iterating afterwards still gives all. OSError if it breaks."""
+        if not self._is_readable:
+            self._replace_body(b"")
+            return
+        until = time.monotonic() + _LONGEST_ERROR_SECONDS
+        read, size = [], 0
+        for piece in self._rest:
+            read.append(piece)
+            size += len(piece)
+            if size >= _LONGEST_ERROR or time.monotonic() > until:
+                break
+        self._read = b"".join(read)
+        if not self.content_encoding:
+            self.error = mask_bytes(self._read, self._secret)
+            return
+        clear, is_damaged = self._unpacked_error()
+        self.error = mask_bytes(clear, self._secret)
+        if is_damaged or self._secret in clear or self._secret in self._read:
+            self._replace_body(self.error)  # where it is packed it cannot be masked
+
+    def _unpacked_error(self) -> tuple[bytes, bool]:
+        """Return what was read, unpacked, at most 1 MiB of it, and whether it is damaged."""
+        steps, size = [], 0
+        self._unpacker.feed(self._read)
+        try:
+            for step in self._unpacker.steps():
+                steps.append(step)
+                size += len(step)
+                if size >= _LONGEST_ERROR:
+                    break
+                time.sleep(0)
+        except BadPacking:
+            return b"".join(steps) or (self._read if _is_text(self._read) else b""), True
+        return b"".join(steps), False
+
+    def _replace_body(self, content: bytes) -> None:
+        self._read, self._rest, self.content_encoding = content, iter(()), ""
+        self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
+        self.headers.append(("Content-Length", str(len(content))))
+
+    def __iter__(self) -> Iterator[bytes]:
+        held = b""
+        for piece in self._pieces():
+            piece = mask_bytes(held + piece, self._secret)
+            held = piece[len(piece) - self._overlap(piece) :]
+            if piece := piece[: len(piece) - len(held)]:
+                yield piece
+        if held:
+            yield held
+
+    def _overlap(self, piece: bytes) -> int:
+        """Return how many bytes at the end of `piece` may be the beginning of the secret."""
+        end = piece[1 - len(self._secret) :]
+        start = end.find(self._secret[:1])
+        while start >= 0 and not self._secret.startswith(end[start:]):
+            start = end.find(self._secret[:1], start + 1)
+        return len(end) - start if start >= 0 else 0
+
+    def _pieces(self) -> Iterator[bytes]:
+        try:
+            yield from self._packed_and_clean() if self.content_encoding else chain([self._read], self._rest)
+        except OSError as exc:
+            # As if the client's own connection broke: servers then cut it without a word of their own.
+            logger.warning("The Gemini API broke off an answer: %s", exc)
+            raise ConnectionResetError(errno.ECONNRESET, "The upstream broke off its answer.") from exc
+
+    def _packed_and_clean(self) -> Iterator[bytes]:
+        """Pass a packed body on as it is, and break it off where it would tell the secret: it cannot be masked."""
+        end = self.error  # what was read is in the unpacker already
+        for number, piece in enumerate(chain([self._read], self._rest)):
+            if number:
+                self._unpacker.feed(piece)
+            try:
+                for step_number, step in enumerate(self._unpacker.steps()):
+                    end = end[1 - len(self._secret) :] + step
+                    if self._secret in end:
+                        raise BrokenAnswer("it repeated the key")
+                    if step_number:
+                        time.sleep(0)
+            except BadPacking as exc:
+                raise BrokenAnswer(str(exc)) from exc
+            yield piece
+
+    def close(self) -> None:
+        """Keep the connection when the answer was read to its end, else cut it, so that Google stops."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._connection.is_reusable:
+            self._idle.put(self._connection)
+        else:
+            self._connection.close()
+
+
+class Upstream:
+    """The Gemini API at `base_url`. Safe to share between threads."""
+
+    def __init__(self, base_url: str, *, connect_seconds: float, read_seconds: float) -> None:
+        self._url = parse_url(base_url)
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._tls = _tls_context() if self._url.scheme == "https" else None
+        self._idle = IdleConnections()
+
+    @cached_property
+    def _proxy(self) -> Url | None:
+        return proxy_for(self._url)
+
+    def close(self) -> None:
+        """Close the connections that wait for the next request."""
+        self._idle.close()
+
+    def send(self, call: Call, secret: str) -> UpstreamAnswer:
+        """Send `call` with `secret` as its only credential; return once its head, or all of an error, is there.
+
+        Raises UpstreamUnreachable and AnswerLost.
+        """
+        head = self._head_of(call, secret)
+        connection = self._idle.take() or self._connect()
+        try:
+            connection.send(head, call.body)
+            status, headers = connection.read_head(is_head_request=call.method == "HEAD")
+            answer = UpstreamAnswer(status, headers, connection, self._idle, secret)
+            if status >= 400:
+                answer.read_error()
+            else:
+                answer.check_readable()
+            return answer
+        except TimeoutError as exc:
+            connection.close()
+            raise AnswerLost("The Gemini API did not answer in time.", is_timeout=True) from exc
+        except OSError as exc:
+            connection.close()
+            raise AnswerLost("The Gemini API closed the connection without an answer.", is_timeout=False) from exc
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connect(self) -> Http1Connection:
+        host, port = self._url.host or "", self._url.port or (443 if self._tls else 80)
+        make: Any = HTTPConnection
+        if self._tls:
+            make = partial(HTTPSConnection, ssl_context=self._tls)
+        if self._proxy:
+            opener = make(self._proxy.host, self._proxy.port or 8080, timeout=self._connect_seconds, proxy=self._proxy)
+            opener.set_tunnel(host, port, headers=credentials_for(self._proxy))
+        else:
+            opener = make(host, port, timeout=self._connect_seconds)
+        try:
+            opener.connect()
+        except (HTTPError, OSError) as exc:
+            opener.close()
+            raise UpstreamUnreachable(f"{type(exc).__name__}: {exc}") from exc
+        sock: socket.socket = opener.sock
+        sock.settimeout(self._read_seconds)
+        return Http1Connection(sock)
+
+    def _head_of(self, call: Call, secret: str) -> bytes:
+        lines = [f"{call.method} {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
+        sent = sent_on(call.headers, None if call.body is None else call.size)
+        sent.append(credential_for(secret, is_openai=call.target.is_openai))
+        lines += [f"{name}: {value}" for name, value in sent]
+        if _BREAKS_LINES.search("".join(lines)):
+            raise ValueError("A header of the request would break into two.")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _encoding_in(headers: Headers) -> str:
+    """Return the Content-Encoding of an answer, "" where its body is not packed."""
+    codings = [value.strip() for name, value in headers if name.lower() == "content-encoding"]
+    return ", ".join(coding for coding in codings if coding and coding.lower() != "identity")
+
+
+def _is_text(content: bytes) -> bool:
+    """Return whether this is plain text, in which a secret can be seen, whatever encoding the headers name."""
+    try:
+        return all(character.isprintable() or character.isspace() for character in content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Return a context that trusts what the system trusts, and else what requests brings along."""
+    context = create_urllib3_context()
+    context.load_default_certs()
+    if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:
+        context.load_verify_locations(certifi.where())
+    return context
