@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench goodput clean
+.PHONY: help run test lint format locks bench goodput clean
 
 help:
 	@echo "make run      serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
 	@echo "make test     run the whole test suite"
 	@echo "make lint     check style and types"
+	@echo "make locks    write requirements/*.txt anew from their sources (UPGRADE=--upgrade: with the newest versions)"
 	@echo "make bench    measure speed and memory, beside nginx and the obvious stack"
 	@echo "make goodput  count answers against what limits allow (three minutes)"
 
@@ -36,20 +37,47 @@ goodput: .venv/installed-dev
 clean:
 	rm -rf .venv
 
+# Versions that are locked stay, unless UPGRADE=--upgrade. The smaller sets take theirs from dev.txt, so that the
+# tests run with what people run.
+LOCK = .venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --emit-build-options --custom-compile-command "make locks"
+UPGRADE ?=
+
+locks: .venv/uv/bin/uv
+	$(LOCK) $(UPGRADE) requirements/dev.in -o requirements/dev.txt
+	cp requirements/dev.txt requirements/postgres.txt
+	$(LOCK) requirements/postgres.in -o requirements/postgres.txt
+	cp requirements/dev.txt requirements/run.txt
+	$(LOCK) requirements.txt -o requirements/run.txt
+	$(LOCK) $(UPGRADE) requirements/clients.in -o requirements/clients.txt
+
+# Install a lock, $(2), with the Python $(1). What pip says is kept, and shown unless it is only about the network.
+define install
+@echo "Installing $(2) (once) ..."
+@$(1) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2) >$@.log 2>&1 || { \
+  if grep -Eq 'Retry\(total=0|Max retries exceeded|TimeoutError' $@.log; then \
+    echo "Cannot download packages: PyPI does not answer. Check the network; behind a proxy, set HTTPS_PROXY. More is in $@.log."; \
+  else cat $@.log; fi; exit 1; }
+@touch $@
+endef
+
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing). Name another one: make run PYTHON=python3.13"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "On Debian and Ubuntu: apt-get install python3-venv"; rm -rf .venv; exit 1; }
 
-.venv/installed: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+.venv/installed: requirements/run.txt | .venv/bin/python
+	$(call install,$(BIN)/python,requirements/run.txt)
 
-.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@ .venv/installed
+.venv/installed-dev: requirements/dev.txt | .venv/bin/python
+	$(call install,$(BIN)/python,requirements/dev.txt)
+	@touch .venv/installed
 
 # Clients that do not fit into one environment with ours; the tests run them from there.
-.venv/clients/installed: requirements-clients.txt | .venv/bin/python
+.venv/clients/installed: requirements/clients.txt | .venv/bin/python
 	@$(PYTHON) -m venv .venv/clients
-	.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
-	@touch $@
+	$(call install,.venv/clients/bin/python,requirements/clients.txt)
+
+.venv/uv/bin/uv: | .venv/bin/python
+	@$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
