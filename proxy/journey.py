@@ -31,7 +31,7 @@ class Journey:
     wait_seconds: float
     waited_seconds: float = 0.0
     key_label: str = ""
-    tries: list[tuple[int, int]] = field(default_factory=list)
+    attempts: list[tuple[int, int]] = field(default_factory=list)
     _tried: set[int] = field(default_factory=set)
     _pauses: Iterator[float] = field(default_factory=lambda: iter(PAUSES))
     _began: float = field(default_factory=time.monotonic)
@@ -41,7 +41,7 @@ class Journey:
 
     @property
     def keys_tried(self) -> int:
-        return len(self.tries)
+        return len(self.attempts)
 
     def shorten(self, seconds: float | None) -> None:
         """Do not take longer than the client says it waits, if it does."""
@@ -77,13 +77,13 @@ class Journey:
             if has_waited:
                 self.waited_seconds += time.monotonic() - asked_at
                 self._tried.clear()  # those that were tried had their rest
-        self.tries.append((claim.key_id, 0))
+        self.attempts.append((claim.key_id, 0))
         self.key_label = claim.label
         return claim
 
     def note_answer(self, status: int) -> None:
         """Note the status of what came back from the key that was tried."""
-        self.tries[-1] = (self.tries[-1][0], status)
+        self.attempts[-1] = (self.attempts[-1][0], status)
         self._answered = time.monotonic()
 
     def end(
@@ -93,7 +93,7 @@ class Journey:
         if self._is_over:
             return
         self._is_over = True
-        has_answer = bool(self.tries) and self.tries[-1][1] == status and self._answered is not None
+        has_answer = bool(self.attempts) and self.attempts[-1][1] == status and self._answered is not None
         ledger.record(
             FinishedRequest(
                 began=self._moment,
@@ -101,7 +101,7 @@ class Journey:
                 method=call.method,
                 action=call.target.action,
                 model_name=call.model_name,
-                tries=self.tries,
+                attempts=self.attempts,
                 status=status,
                 is_refused=is_refused,
                 waited_ms=round(self.waited_seconds * 1000),

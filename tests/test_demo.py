@@ -122,7 +122,7 @@ def test_some_are_exhausted_some_bad_some_disabled(moment: datetime) -> None:
     assert ApiKey.objects.bad().count() == 2
     assert ApiKey.objects.filter(is_enabled=False, fault="").exists()
     spent = ExhaustionEvent.objects.in_force(moment).filter(window="day")[0]
-    assert Quota.objects.get(project=spent.project, model_name=spent.model_name).rests_until == spent.until
+    assert Quota.objects.get(project=spent.project, model_name=spent.model_name).cooldown_until == spent.until
 
 
 def test_nobody_asks_google_about_bad_keys_by_itself(moment: datetime) -> None:
@@ -139,7 +139,7 @@ def test_the_log_reaches_from_a_week_ago_to_now(moment: datetime) -> None:
     assert moment - timedelta(days=7) <= began[0] < moment - timedelta(days=5)
     assert moment - timedelta(minutes=2) < began[-1] <= moment
     failed_over = LoggedRequest.objects.filter(outcome=Outcome.AFTER_FAIL_OVER)
-    assert all(len(row.tries) > 1 and row.tries[-1] == [row.key_id, 200] for row in failed_over)
+    assert all(len(row.attempts) > 1 and row.attempts[-1] == [row.key_id, 200] for row in failed_over)
 
 
 @pytest.mark.usefixtures("moment")

@@ -34,8 +34,10 @@ def logged(service: Ledger) -> list[LoggedRequest]:
 
 
 def finished(began: datetime, key: ApiKey) -> FinishedRequest:
-    tries = [(key.pk, 200)]
-    return FinishedRequest(began, "r1", "POST", "generateContent", FLASH, tries, 200, 0, 120, 500, Tokens(7, 5, 3, 1))
+    attempts = [(key.pk, 200)]
+    return FinishedRequest(
+        began, "r1", "POST", "generateContent", FLASH, attempts, 200, 0, 120, 500, Tokens(7, 5, 3, 1)
+    )
 
 
 def write(*requests: FinishedRequest, has_log: bool = True) -> None:
@@ -51,7 +53,7 @@ def test_a_request_is_in_the_log_with_all_that_became_of_it(
 
     [request] = logged(service)
     assert (request.request_id, request.method, request.action) == ("mine-1", "POST", "generateContent")
-    assert (request.model_name, request.key, request.tries) == (FLASH, key, [[key.pk, 200]])
+    assert (request.model_name, request.key, request.attempts) == (FLASH, key, [[key.pk, 200]])
     assert (request.status, request.outcome) == (200, Outcome.AT_ONCE)
     assert request.first_byte_ms is not None
     assert request.first_byte_ms <= request.duration_ms
@@ -65,7 +67,7 @@ def test_the_log_tells_what_each_key_answered(service: Ledger, gemini: FakeGemin
     ask(client)
 
     [request] = logged(service)
-    assert request.tries == [[one.pk, 429], [two.pk, 200]]
+    assert request.attempts == [[one.pk, 429], [two.pk, 200]]
     assert (request.outcome, request.key) == (Outcome.AFTER_FAIL_OVER, two)
     assert list(KeyHour.objects.order_by("key").values_list("key", "answers", "errors", "refusals")) == [
         (one.pk, 0, 0, 1),

@@ -359,17 +359,17 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
     service: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool("one", "two", "three")
-    tries: Counter[str] = Counter()
+    attempts: Counter[str] = Counter()
 
     def write(cursor: object, *, claim: Claim, **rest: object) -> None:
         """Fail for good for the first key; for the others as when somebody took the lock meanwhile, once."""
-        tries[claim.secret] += 1
+        attempts[claim.secret] += 1
         if claim.secret == ONE:
             raise ValueError("cannot be written")
-        if tries[claim.secret] == 1:
+        if attempts[claim.secret] == 1:
             raise OperationalError("database is locked")
 
-    monkeypatch.setattr("proxy.ledger.api.write_rest", write)
+    monkeypatch.setattr("proxy.ledger.api.write_refusal", write)
     taken = claims_of(service, 3)
 
     with locked_database():

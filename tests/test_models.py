@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from proxy.gemini.refusals import Fault, Refusal, Window
-from proxy.ledger.bookings import write_rest
+from proxy.ledger.bookings import write_refusal
 from proxy.ledger.claims import Claim
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, KeyState, Project, Quota, Use, key_label
 from proxy.pool.adding import add_keys
@@ -39,7 +39,7 @@ def refuse(
     """Book a refusal of `key`, as the ledger does."""
     claim = Claim(key.pk, key.label, key.secret or "", model_name)
     with connection.cursor() as cursor:
-        write_rest(cursor, claim, Refusal(window), project=None, moment=at, until=until)
+        write_refusal(cursor, claim, Refusal(window), project=None, moment=at, until=until)
 
 
 def open_keys(model_name: str, moment: datetime = NOON) -> set[int]:

@@ -36,12 +36,12 @@ def person(transactional_db: None) -> Client:
 
 
 def request_of(
-    key: ApiKey, began: datetime = NOW, status: int = 200, model_name: str = FLASH, tries: Any = None, **more: Any
+    key: ApiKey, began: datetime = NOW, status: int = 200, model_name: str = FLASH, attempts: Any = None, **more: Any
 ) -> FinishedRequest:
     values: dict[str, Any] = {"request_id": "r1", "waited_ms": 0, "first_byte_ms": 800, "duration_ms": 2_000, **more}
     return FinishedRequest(
         began=began, method="POST", action="generateContent", model_name=model_name, status=status,
-        tries=tries or [(key.pk, status)], tokens=Tokens(10, 5, 2, 1), **values,
+        attempts=attempts or [(key.pk, status)], tokens=Tokens(10, 5, 2, 1), **values,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_each_hour_and_each_day_has_its_bar(pool: Pool) -> None:
     write(
         request_of(key),
         request_of(key, status=404),
-        request_of(other, tries=[(key.pk, 429), (other.pk, 200)]),
+        request_of(other, attempts=[(key.pk, 429), (other.pk, 200)]),
         request_of(key, NOW - timedelta(hours=3), status=503, is_refused=True, first_byte_ms=None),
         request_of(key, NOW - timedelta(days=2)),
     )
@@ -124,7 +124,7 @@ def test_each_hour_and_each_day_has_its_bar(pool: Pool) -> None:
 
 def test_a_key_has_bars_of_its_own_tries(pool: Pool) -> None:
     [key, other] = pool("one", "two")
-    write(request_of(other, tries=[(key.pk, 429), (other.pk, 200)]), request_of(other))
+    write(request_of(other, attempts=[(key.pk, 429), (other.pk, 200)]), request_of(other))
     assert bars_of(Period.ending(NOW, "24h", PACIFIC, key_id=key.pk))[-1][1:] == (0, 0, 1, 0, 0)
     assert bars_of(Period.ending(NOW, "24h", PACIFIC, project_id=other.project_id))[-1].at_once == 2
 
@@ -184,8 +184,8 @@ def test_a_model_lasts_if_it_goes_on_as_today(left: int, asked: int, end: str | 
 
 
 def test_what_is_left_of_a_project_that_rests_until_the_reset_is_nothing(limited: list[Quota]) -> None:
-    Quota.objects.filter(pk=limited[0].pk).update(rests_until=next_reset(NOW, PACIFIC))
-    Quota.objects.filter(pk=limited[1].pk).update(rests_until=NOW + timedelta(minutes=1))
+    Quota.objects.filter(pk=limited[0].pk).update(cooldown_until=next_reset(NOW, PACIFIC))
+    Quota.objects.filter(pk=limited[1].pk).update(cooldown_until=NOW + timedelta(minutes=1))
     period = Period.ending(NOW, "24h", PACIFIC)
     assert remaining.remaining(NOW, period)[0].left == 90
     assert list(remaining.running_out(NOW, period)) == []
@@ -325,7 +325,7 @@ def test_a_number_against_nothing_is_no_percentage(person: Client, pool: Pool) -
 
 def test_the_log_shows_what_each_key_answered(person: Client, pool: Pool) -> None:
     [key, other] = pool("one", "two")
-    write(request_of(other, tries=[(key.pk, 429), (other.pk, 200)], request_id="abc"))
+    write(request_of(other, attempts=[(key.pk, 429), (other.pk, 200)], request_id="abc"))
     with time_machine.travel(NOW, tick=False):
         [row] = exported(person, "/dashboard/requests/")["requests"]
         page = shown(person, "/dashboard/requests/")

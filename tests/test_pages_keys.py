@@ -526,8 +526,8 @@ def test_the_last_errors_are_those_of_this_key(person: Client, pool: Pool) -> No
     requests = [("fine", 200, [(key.pk, 200)]), ("broken", 500, [(other.pk, 429), (key.pk, 500)])]
     requests += [("others", 404, [(other.pk, 404)]), ("refused", 429, [(key.pk, 429)])]
     finished = [
-        FinishedRequest(NOW, name, "POST", "generateContent", FLASH, tries, status, 0, None, 20)
-        for name, status, tries in requests
+        FinishedRequest(NOW, name, "POST", "generateContent", FLASH, attempts, status, 0, None, 20)
+        for name, status, attempts in requests
     ]
     with connection.cursor() as cursor:
         write_history(cursor, finished, has_log=True)

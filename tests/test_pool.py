@@ -77,7 +77,7 @@ def test_a_new_key_of_a_project_at_rest_rests_too() -> None:
     add_keys([fake_secret("two")], NOON, project="p1")
 
     quota = Quota.objects.get(project__keys__secret=fake_secret("two"))
-    assert (quota.is_open, quota.rests_until, quota.opens_at) == (False, until, until)
+    assert (quota.is_open, quota.cooldown_until, quota.opens_at) == (False, until, until)
 
 
 @pytest.mark.django_db

@@ -127,7 +127,7 @@ def test_a_quota_with_a_limit_is_looked_at_when_its_rest_is_over() -> None:
 
     quota = quota_of(one)
     assert state_of(quota) == (False, NOON + HOUR, False)
-    assert quota.rests_until == NOON + HOUR
+    assert quota.cooldown_until == NOON + HOUR
 
 
 def test_a_quota_with_a_limit_whose_project_has_no_usable_key_does_not_open_by_itself() -> None:
@@ -154,7 +154,7 @@ def test_what_somebody_must_act_on_bars_a_quota_whatever_else_ends_by_itself() -
 
     quota = quota_of(one)
     assert state_of(quota) == state_of(quota_of(one, "")) == (False, None, True)
-    assert quota.rests_until == NOON + HOUR
+    assert quota.cooldown_until == NOON + HOUR
 
 
 def test_settling_counts_the_minute_anew() -> None:
@@ -199,7 +199,7 @@ def test_lost_quotas_come_back() -> None:
     [one, two] = add("one", "two")
     exhaust(one, until=NOON + HOUR)
     settle(one, two)
-    names = ("project", "model_name", "is_open", "opens_at", "rests_until", "is_barred")
+    names = ("project", "model_name", "is_open", "opens_at", "cooldown_until", "is_barred")
     before = set(Quota.objects.values_list(*names))
 
     Quota.objects.filter(project=one.project).delete()

@@ -17,11 +17,11 @@ from proxy.gemini.refusals import (
     Limits,
     Refusal,
     Window,
+    cooldown_end,
     message_in,
     project_in,
     read_fault,
     read_refusal,
-    rests_until,
 )
 from tests import gemini_errors as errors
 from tests.conftest import FLASH, fake_secret
@@ -448,7 +448,7 @@ def test_no_error_however_odd_upsets_the_reading(error: dict[str, Any], status: 
 
     assert len(message_in(content)) <= 300
     if refusal:
-        until = rests_until(refusal, NOON, PACIFIC, 0)
+        until = cooldown_end(refusal, NOON, PACIFIC, 0)
         assert until is None or until >= NOON
 
 
@@ -466,7 +466,7 @@ def test_numbers_that_are_none_do_not_upset_it_either(value: str, delay: str, qu
     refusal = read_refusal(429, content_of(errors.error(429, "RESOURCE_EXHAUSTED", "", *details)))
 
     assert refusal is not None
-    until = rests_until(refusal, NOON, PACIFIC, 0)
+    until = cooldown_end(refusal, NOON, PACIFIC, 0)
     assert until is None or until >= NOON
 
 
@@ -507,20 +507,20 @@ def test_a_message_is_one_short_line() -> None:
     ],
 )
 def test_a_key_rests_as_long_as_the_refusal_says(refusal: Refusal, until: datetime | None) -> None:
-    assert rests_until(refusal, NOON, PACIFIC, 0) == until
+    assert cooldown_end(refusal, NOON, PACIFIC, 0) == until
 
 
 @pytest.mark.parametrize("window", [Window.MINUTE, Window.UNKNOWN])
 def test_a_delay_of_nothing_still_is_a_rest(window: Window) -> None:
     """Otherwise the very next claim takes the same key, and is refused again."""
-    until = rests_until(Refusal(window, 0), NOON, PACIFIC, 0)
+    until = cooldown_end(Refusal(window, 0), NOON, PACIFIC, 0)
 
     assert until is not None
     assert until > NOON
 
 
 def test_a_refusal_that_says_nothing_rests_twice_as_long_each_time_up_to_the_reset() -> None:
-    rests = [rests_until(Refusal(Window.UNKNOWN), NOON, PACIFIC, row) for row in range(40)]
+    rests = [cooldown_end(Refusal(Window.UNKNOWN), NOON, PACIFIC, row) for row in range(40)]
 
     assert [rest - NOON for rest in rests[:10] if rest] == [timedelta(minutes=2**row) for row in range(10)]
     assert set(rests[10:]) == {MIDNIGHT}
@@ -544,7 +544,7 @@ def test_a_day_s_quota_comes_back_at_pacific_midnight_also_when_clocks_change(
     moment: datetime, reset: datetime
 ) -> None:
     for row in (moment, moment.astimezone(UTC)):
-        assert rests_until(Refusal(Window.DAY), row, PACIFIC, 0) == reset
+        assert cooldown_end(Refusal(Window.DAY), row, PACIFIC, 0) == reset
 
 
 @pytest.mark.parametrize(
@@ -553,9 +553,9 @@ def test_a_day_s_quota_comes_back_at_pacific_midnight_also_when_clocks_change(
 @pytest.mark.parametrize("refusal", [Refusal(Window.DAY, 7200), Refusal(Window.MINUTE, 3600), Refusal(Window.UNKNOWN)])
 def test_a_rest_lasts_as_long_whatever_zone_the_moment_is_told_in(moment: datetime, refusal: Refusal) -> None:
     """Adding to a datetime that has a zone moves the hands of its clock, which is another time after a clock change."""
-    in_utc = rests_until(refusal, moment.astimezone(UTC), PACIFIC, 7)
+    in_utc = cooldown_end(refusal, moment.astimezone(UTC), PACIFIC, 7)
 
-    until = rests_until(refusal, moment, PACIFIC, 7)
+    until = cooldown_end(refusal, moment, PACIFIC, 7)
 
     assert in_utc is not None
     assert until is not None
@@ -598,5 +598,5 @@ def test_a_project_is_known_where_google_names_it_and_not_where_it_quotes_the_cl
 def test_a_refusal_that_says_nothing_may_be_read_as_the_script_of_old_did() -> None:
     bare, delayed = Refusal(Window.UNKNOWN), Refusal(Window.UNKNOWN, 12)
 
-    assert rests_until(bare, NOON, PACIFIC, 0, is_bare_for_the_day=True) == MIDNIGHT
-    assert rests_until(delayed, NOON, PACIFIC, 0, is_bare_for_the_day=True) == NOON + timedelta(seconds=12)
+    assert cooldown_end(bare, NOON, PACIFIC, 0, is_bare_for_the_day=True) == MIDNIGHT
+    assert cooldown_end(delayed, NOON, PACIFIC, 0, is_bare_for_the_day=True) == NOON + timedelta(seconds=12)

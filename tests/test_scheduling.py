@@ -37,7 +37,7 @@ class GoogleProject:
     limits: Limits
     told: dict[Window, int]  # limits that we know, each with how many requests had been sent when it was told
     accepted: list[tuple[float, int, object]] = field(default_factory=list)
-    rests_until: float = 0.0
+    cooldown_until: float = 0.0
     day_ends: datetime = LONG_AGO  # when the day does that was spent, also when the clock is set back
     unbooked: set[int] = field(default_factory=set)  # those accepted that no answer was booked for
     doubtful: set[int] = field(default_factory=set)  # of these, those of a day that may have come again
@@ -123,8 +123,8 @@ class Simulation:
         for project in self.google.values():
             if datetime.now(UTC).astimezone(PACIFIC).date() < day:
                 project.doubtful |= project.unbooked
-            if project.rests_until and seconds < 0:
-                project.rests_until = self.clocks.elapsed_ns / 1e9 + 60
+            if project.cooldown_until and seconds < 0:
+                project.cooldown_until = self.clocks.elapsed_ns / 1e9 + 60
 
     def ask(self, process: int, tokens: int, fate: str) -> None:
         ledger = self.ledgers[process]
@@ -172,13 +172,13 @@ class Simulation:
         if window is Window.DAY:
             project.day_ends = max(project.day_ends, datetime.now(UTC) + timedelta(seconds=violations[window]))
         else:
-            rests_until = self.clocks.elapsed_ns / 1e9 + violations[window]
-            project.rests_until = max(project.rests_until, rests_until)
+            cooldown_until = self.clocks.elapsed_ns / 1e9 + violations[window]
+            project.cooldown_until = max(project.cooldown_until, cooldown_until)
 
     def check_that_none_may_be_used(self, tokens: int) -> None:
         now = self.clocks.elapsed_ns / 1e9
         for name, project in self.google.items():
-            if project.rests_until <= now and project.day_ends <= datetime.now(UTC):
+            if project.cooldown_until <= now and project.day_ends <= datetime.now(UTC):
                 known = project.violations(self.clocks, tokens, SLACK).keys() & project.told
                 assert known, f"{name} is not asked, although no limit of it that is known is spent"
 

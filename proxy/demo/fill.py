@@ -100,7 +100,7 @@ def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
 def _write_log(rows: Iterable[Any]) -> None:
     adapt = connection.ops.adapt_datetimefield_value
     columns = (
-        "began", "request_id", "method", "action", "model_name", "tries", "status", "outcome", "waited_ms",
+        "began", "request_id", "method", "action", "model_name", "attempts", "status", "outcome", "waited_ms",
         "first_byte_ms", "duration_ms", *_TOKENS, "key_id",
     )  # fmt: skip
     insert(LoggedRequest, columns, ((adapt(row.began), *row[1:]) for row in rows))

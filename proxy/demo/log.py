@@ -24,7 +24,7 @@ class Logged(NamedTuple):
     method: str
     action: str
     model_name: str
-    tries: str
+    attempts: str
     status: int
     outcome: int
     waited_ms: int
@@ -59,20 +59,26 @@ def _within(hour: datetime, moment: datetime, rng: random.Random) -> datetime:
 
 
 def _request(
-    row: HourRow, began: datetime, outcome: Outcome, status: int, tries: Sequence[Sequence[int]], *, rng: random.Random
+    row: HourRow,
+    began: datetime,
+    outcome: Outcome,
+    status: int,
+    attempts: Sequence[Sequence[int]],
+    *,
+    rng: random.Random,
 ) -> Logged:
     model = MODELS[row.model_name]
     is_answered = status < 400
-    waited = int(rng.lognormvariate(7, 1)) if len(tries) != 1 and rng.random() < 0.3 else 0
+    waited = int(rng.lognormvariate(7, 1)) if len(attempts) != 1 and rng.random() < 0.3 else 0
     is_told = is_answered or outcome is Outcome.FAILED
     typical = first_byte_ms(row.model_name, is_bad=False)
-    first = waited + int(typical * rng.lognormvariate(0, 0.45) * (1 if is_answered else 0.2)) + 40 * len(tries)
+    first = waited + int(typical * rng.lognormvariate(0, 0.45) * (1 if is_answered else 0.2)) + 40 * len(attempts)
     size = rng.lognormvariate(-0.1, 0.5)
     duration = first + (int(model.output * size * 5) if is_answered else 3)
     prompt, output, thinking, cached = (int(mean * size) if is_answered else 0 for mean in model[4:])
-    key_id = tries[-1][0] if tries else None
+    key_id = attempts[-1][0] if attempts else None
     return Logged(
-        began, f"{rng.getrandbits(64):016x}", "POST", model.action, row.model_name, json.dumps(tries), status,
+        began, f"{rng.getrandbits(64):016x}", "POST", model.action, row.model_name, json.dumps(attempts), status,
         int(outcome), waited, first if is_told else None, duration, prompt, output, thinking, cached, key_id,
     )  # fmt: skip
 

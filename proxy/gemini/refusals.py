@@ -160,7 +160,7 @@ def project_in(content: bytes) -> str | None:
     return None
 
 
-def rests_until(
+def cooldown_end(
     refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_row: int, *, is_bare_for_the_day: bool = False
 ) -> datetime | None:
     """Return when a key may be asked again, in UTC; None: when somebody acts.

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.quota_day import next_reset
-from proxy.gemini.refusals import Fault, Refusal, rests_until
+from proxy.gemini.refusals import Fault, Refusal, cooldown_end
 from proxy.gemini.tokens import Tokens
 from proxy.ledger.bookings import (
     learn_project,
@@ -21,7 +21,7 @@ from proxy.ledger.bookings import (
     write_answer,
     write_fault,
     write_overload,
-    write_rest,
+    write_refusal,
     write_spent_day,
 )
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
@@ -120,7 +120,7 @@ class Ledger:
         project: the project number that the refusal named. Does not wait: the next claim comes later in the queue.
         """
         moment = datetime.now(UTC)
-        until = rests_until(
+        until = cooldown_end(
             refusal,
             moment,
             self._zone,
@@ -131,7 +131,7 @@ class Ledger:
             Booking(
                 claim,
                 moment,
-                partial(write_rest, claim=claim, refusal=refusal, project=project, moment=moment, until=until),
+                partial(write_refusal, claim=claim, refusal=refusal, project=project, moment=moment, until=until),
                 refusals=1,
             )
         )

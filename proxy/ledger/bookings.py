@@ -19,8 +19,8 @@ _UNPROVE = (
 )
 
 # Rests that end within so short a time of each other are one: they were told to requests in flight together.
-_SAME_REST = timedelta(seconds=0.5)
-_SAME_REST_WITHOUT_DELAY = timedelta(minutes=1)
+_SAME_COOLDOWN = timedelta(seconds=0.5)
+_SAME_COOLDOWN_WITHOUT_DELAY = timedelta(minutes=1)
 
 
 def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
@@ -59,7 +59,7 @@ def write_spent_day(claim: Claim, moment: datetime, until: datetime) -> None:
     ExhaustionEvent.objects.record(key, quota.model_name, Refusal(Window.DAY, limit=limit), moment, until)
 
 
-def write_rest(
+def write_refusal(
     cursor: CursorWrapper,
     claim: Claim,
     refusal: Refusal,
@@ -106,8 +106,8 @@ def _is_known(claim: Claim, refusal: Refusal, moment: datetime, until: datetime 
     is_learned = all(getattr(quota, f"learned_{name}") == limit for name, limit in limits if limit)
     if until is None:
         return is_learned and quota.is_barred
-    slack = _SAME_REST if refusal.delay is not None else _SAME_REST_WITHOUT_DELAY
-    return is_learned and until <= max(moment, quota.rests_until or moment) + slack
+    slack = _SAME_COOLDOWN if refusal.delay is not None else _SAME_COOLDOWN_WITHOUT_DELAY
+    return is_learned and until <= max(moment, quota.cooldown_until or moment) + slack
 
 
 def _is_seen_in_window(claim: Claim, refusal: Refusal) -> bool:

@@ -29,7 +29,7 @@ class FinishedRequest:
     method: str
     action: str
     model_name: str
-    tries: Sequence[tuple[int, int]]
+    attempts: Sequence[tuple[int, int]]
     status: int
     waited_ms: int
     first_byte_ms: int | None
@@ -43,7 +43,7 @@ class FinishedRequest:
             return Outcome.REFUSED
         if self.status >= 400:
             return Outcome.FAILED
-        return Outcome.AT_ONCE if len(self.tries) == 1 else Outcome.AFTER_FAIL_OVER
+        return Outcome.AT_ONCE if len(self.attempts) == 1 else Outcome.AFTER_FAIL_OVER
 
     @property
     def hour(self) -> datetime:
@@ -65,7 +65,7 @@ def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *,
             sums[f"{name}_tokens"] += number
         if request.first_byte_ms is not None and request.status < 400:
             first_bytes[hour, request.model_name, first_byte_step(request.first_byte_ms)]["answers"] += 1
-        for key_id, status in request.tries:
+        for key_id, status in request.attempts:
             of_key = keys[key_id, hour]
             of_key["refusals" if status == 429 else "answers"] += 1
             of_key["errors"] += int(status != 429 and not 0 < status < 400)
@@ -82,7 +82,7 @@ _LOG = (
 
 
 def _log_row(cursor: CursorWrapper, request: FinishedRequest) -> tuple[Any, ...]:
-    key_id = request.tries[-1][0] if request.tries else None
+    key_id = request.attempts[-1][0] if request.attempts else None
     return (
         adapt(cursor, request.began),
         request.request_id,
@@ -90,7 +90,7 @@ def _log_row(cursor: CursorWrapper, request: FinishedRequest) -> tuple[Any, ...]
         request.action[:60],
         request.model_name[:200],
         key_id,
-        json.dumps(request.tries),
+        json.dumps(request.attempts),
         request.status,
         int(request.outcome),
         request.waited_ms,

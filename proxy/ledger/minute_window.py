@@ -21,7 +21,7 @@ WINDOW = 602  # tenths of a second, from the beginning of the tenth in which it 
 _QUOTA, _USE = Quota._meta.db_table, Use._meta.db_table
 # A closed quota that something happened to: to be judged by the next claim, or when its rest is over. The moment is
 # long past, so that it is due however the clock is set.
-_DUE = "CASE WHEN is_open OR is_barred THEN opens_at ELSE COALESCE(rests_until, %s) END"
+_DUE = "CASE WHEN is_open OR is_barred THEN opens_at ELSE COALESCE(cooldown_until, %s) END"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _ADD = (
     f"INSERT INTO {_USE} (quota_id, tenth, requests, tokens) VALUES (%s, %s, %s, %s) ON CONFLICT (quota_id, tenth) "

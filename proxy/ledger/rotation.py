@@ -32,7 +32,7 @@ _DUE = (
     f"ORDER BY opens_at LIMIT {_DUE_AT_ONCE}"
 )
 _JUDGE = (
-    f"UPDATE {_QUOTA} SET is_open = %s, opens_at = %s, day = %s, day_requests = %s, rests_until = NULL WHERE id = %s"
+    f"UPDATE {_QUOTA} SET is_open = %s, opens_at = %s, day = %s, day_requests = %s, cooldown_until = NULL WHERE id = %s"
 )
 # SQLite prepares a statement anew each time that its bound LIMIT may be another: three times the cost of the rest.
 _OPEN = (

@@ -50,7 +50,7 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
 
     def overlooked(self, moment: datetime) -> list[int]:
         """Return the projects that are not resting at `moment`, though they should: their day, once over, is back."""
-        not_resting = Q(project__quotas__model_name=F("model_name"), project__quotas__rests_until=None)
+        not_resting = Q(project__quotas__model_name=F("model_name"), project__quotas__cooldown_until=None)
         return list(self.in_force(moment).filter(not_resting, until__isnull=False).values_list("project", flat=True))
 
 

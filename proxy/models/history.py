@@ -52,7 +52,7 @@ class LoggedRequest(models.Model):
     action = models.CharField(max_length=60, blank=True)
     model_name = models.CharField(_("model"), max_length=200)
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="requests", db_index=False)
-    tries = models.JSONField(default=list)
+    attempts = models.JSONField(default=list)
     status = models.PositiveSmallIntegerField()
     outcome = models.PositiveSmallIntegerField(choices=Outcome.choices)
     waited_ms = models.PositiveIntegerField(default=0)

@@ -49,9 +49,9 @@ class GeminiModelQuerySet(models.QuerySet["GeminiModel"]):
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO proxy_quota "
-                "(project_id, model_name, is_barred, is_open, opens_at, rests_until, last_used, "
+                "(project_id, model_name, is_barred, is_open, opens_at, cooldown_until, last_used, "
                 "most_in_a_minute, minute_requests, minute_tokens, day_requests, refusals_in_a_row) "
-                "SELECT project_id, %s, is_barred, is_open, opens_at, rests_until, last_used, 0, 0, 0, 0, 0 "
+                "SELECT project_id, %s, is_barred, is_open, opens_at, cooldown_until, last_used, 0, 0, 0, 0, 0 "
                 "FROM proxy_quota WHERE model_name = ''",
                 [model_name],
             )
@@ -191,7 +191,7 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
         # Not bulk_update, which takes seconds for 500 projects, while requests wait.
         with connection.cursor() as cursor:
             cursor.executemany(
-                "UPDATE proxy_quota SET is_barred = %s, is_open = %s, opens_at = %s, rests_until = %s, "
+                "UPDATE proxy_quota SET is_barred = %s, is_open = %s, opens_at = %s, cooldown_until = %s, "
                 "minute_requests = %s, minute_tokens = %s WHERE id = %s",
                 rows,
             )
@@ -240,7 +240,7 @@ class Quota(models.Model):
     # When a closed one is looked at again.
     opens_at = models.DateTimeField(null=True, editable=False)
     # What its exhaustion events say.
-    rests_until = models.DateTimeField(null=True, editable=False)
+    cooldown_until = models.DateTimeField(null=True, editable=False)
     # By the clock of `Use`.
     last_used = models.BigIntegerField(default=0, editable=False)
     refusals_in_a_row = models.PositiveSmallIntegerField(default=0, editable=False)

@@ -93,7 +93,7 @@ def used_up_at(row: Remaining, moment: datetime) -> datetime | None:
 
 def _has_more(moment: datetime) -> Q:
     """Of projects that do not rest for all of today: others may spend their quota as well."""
-    return Q(rests_until=None) | Q(rests_until__lt=next_reset(moment, settings.QUOTA_ZONE))
+    return Q(cooldown_until=None) | Q(cooldown_until__lt=next_reset(moment, settings.QUOTA_ZONE))
 
 
 def _todays(moment: datetime, period: Period) -> Any:

@@ -39,7 +39,7 @@ def newest_id() -> int:
 
 def key_labels(rows: Iterable[LoggedRequest]) -> dict[int, str]:
     """Return the labels of all keys that were tried for these requests; one query."""
-    ids = {key_id for row in rows for key_id, _ in row.tries}
+    ids = {key_id for row in rows for key_id, _ in row.attempts}
     return {key.pk: key.label for key in ApiKey.objects.filter(id__in=ids)}
 
 

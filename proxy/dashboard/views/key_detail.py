@@ -136,7 +136,7 @@ def _errors_table(key_id: int, filters: Filters) -> Table:
             request.status,
             model_link(request.model_name, filters),
             f"{request.method} {request.action}".strip(),
-            ", ".join(str(status or _("no answer")) for tried, status in request.tries if tried == key_id),
+            ", ".join(str(status or _("no answer")) for tried, status in request.attempts if tried == key_id),
             _in_log(request, filters),
         )
         for request in report.errors_of(key_id)

@@ -106,7 +106,9 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
 
 def _tries(row: LoggedRequest, labels: dict[int, str], filters: Filters) -> Cell:
     """Return the keys that were tried, in order, with what each answered."""
-    several = [(labels.get(key_id, f"key {key_id}"), status or _("no answer"), key_id) for key_id, status in row.tries]
+    several = [
+        (labels.get(key_id, f"key {key_id}"), status or _("no answer"), key_id) for key_id, status in row.attempts
+    ]
     words = ", ".join(f"{label}: {status}" for label, status, _id in several)
     links = format_html_join(
         ", ",
