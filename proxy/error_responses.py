@@ -1,4 +1,4 @@
-"""Which error a client gets when its request could not be answered."""
+"""The error that a client gets when its request could not be answered."""
 
 import logging
 import math
@@ -16,51 +16,49 @@ from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 logger = logging.getLogger(__name__)
 
-# Waiting longer than this is for people; openai's clients give up at the same point.
+# Clients should not retry by themselves after a longer wait; openai's clients draw the line at the same point.
 _LONGEST_RETRY_SECONDS = 120
 
 
 def response_for(exc: Exception, moment: datetime) -> JsonResponse:
-    """Return what the client gets for `exc`; what nobody foresaw is logged, and the client told no more than that."""
+    """Return the error response for `exc`. An unexpected exception is logged; the client learns nothing of it."""
     if isinstance(exc, RequestRefused):
         return error_response(exc.status, exc.code, exc.message)
     if isinstance(exc, PoolExhausted):
         return _exhausted_response(exc, moment)
     if isinstance(exc, UpstreamUnreachable):
-        logger.error("The Gemini API is out of reach: %s", exc)
-        return error_response(502, "UNAVAILABLE", "The Gemini API is out of reach from this key manager.")
+        logger.error("The Gemini API cannot be reached: %s", exc)
+        return error_response(502, "UNAVAILABLE", "The key manager cannot reach the Gemini API.")
     if isinstance(exc, AnswerLost):
         logger.error("%s", exc)
         status, code = (504, "DEADLINE_EXCEEDED") if exc.is_timeout else (502, "UNAVAILABLE")
         return error_response(status, code, str(exc))
     if isinstance(exc, DeadlineExceeded):
-        return error_response(504, "DEADLINE_EXCEEDED", "Too many keys failed over; the time for this request is up.")
+        message = "The request timed out after failing over from key to key."
+        return error_response(504, "DEADLINE_EXCEEDED", message)
     if isinstance(exc, LedgerUnavailable):
         return error_response(503, "UNAVAILABLE", str(exc))
     logger.error("The relay failed.", exc_info=exc)
-    return error_response(500, "INTERNAL", "The key manager failed; its log says why.")
+    return error_response(500, "INTERNAL", "The key manager failed. Its log has the details.")
 
 
 def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonResponse:
-    """Return the answer for a pool without a key left: when the first comes back, in words and in machine form."""
+    """Return the error for a pool with no key left; it says when the next one is available, for people and programs."""
     model_name = exhausted.model_name
     if not exhausted.has_keys:
-        return error_response(
-            503, "UNAVAILABLE", "There is no usable key in the pool: add keys, or revive or enable some, in the admin."
-        )
+        message = "The pool has no usable key. Add keys in the admin, or enable or revive some."
+        return error_response(503, "UNAVAILABLE", message)
     if exhausted.opens_at is None:
-        message = (
-            f"No key may be asked for {model_name}, and none comes back by itself: see the dashboard for the reasons."
-        )
+        message = f"No key can be used for {model_name} until one is revived manually. The dashboard shows the reasons."
         response = _exhausted(message, [])
         response["x-should-retry"] = "false"
         return response
     seconds = max(1, math.ceil((exhausted.opens_at - moment).total_seconds()))
     if isinstance(exhausted, Overloaded):
-        message = f"The Gemini API has too much to do for {model_name}. Try again in {in_words(seconds)}."
+        message = f"The Gemini API is overloaded for {model_name}. Try again in {in_words(seconds)}."
     else:
         message = (
-            f"All keys for {model_name} are resting. The first comes back in {in_words(seconds)}, "
+            f"All keys for {model_name} are rate-limited. The next one is available in {in_words(seconds)}, "
             f"at {exhausted.opens_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
         )
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"}
@@ -72,7 +70,7 @@ def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonRespo
 
 
 def in_words(seconds: int) -> str:
-    """Return a duration as people say it: "40 seconds", "2 minutes 5 seconds", "3 hours 20 minutes"."""
+    """Return a duration in words: "40 seconds", "2 minutes 5 seconds", "3 hours 20 minutes"."""
     hours, minutes = divmod(seconds // 60, 60)
     parts = [(hours, "hour"), (minutes, "minute"), (0 if hours else seconds % 60, "second")]
     return " ".join(f"{number} {unit}{'s' if number > 1 else ''}" for number, unit in parts if number) or "a moment"

@@ -1,4 +1,4 @@
-"""What happens to one request on its way: how much time it has, which keys were tried, how long it waited."""
+"""The state of one request while it is relayed: its time limit, its attempts, and how long it waited."""
 
 import logging
 import time
@@ -15,22 +15,22 @@ from proxy.upstream.exchange import Call
 
 logger = logging.getLogger(__name__)
 
-PAUSES = (0.25, 0.75)  # seconds before an API that is troubled or out of reach is asked again
+PAUSES = (0.25, 0.75)  # seconds before each retry of an API that fails or cannot be reached
 
 
 @dataclass(slots=True)
 class Journey:
-    """The way of a request through the relay, for its response's headers and the history.
-
-    seconds: until when keys may be tried; wait_seconds: of these, until when it may wait for one that rests. tries: the
-    key's id and the status of its answer, 0 while there is none.
-    """
+    """One request on its way through the relay; its response headers and its log entry are made from this."""
 
     request_id: str
+    # How long after the start of the request another attempt can begin.
     seconds: float
+    # How long after the start of the request it can wait for a rate-limited key.
     wait_seconds: float
     waited_seconds: float = 0.0
+    # The key of the last attempt.
     key_label: str = ""
+    # For each attempt, the id of its key and the status of its answer; 0 while there is none.
     attempts: list[tuple[int, int]] = field(default_factory=list)
     _tried: set[int] = field(default_factory=set)
     _pauses: Iterator[float] = field(default_factory=lambda: iter(PAUSES))
@@ -44,7 +44,7 @@ class Journey:
         return len(self.attempts)
 
     def shorten(self, seconds: float | None) -> None:
-        """Do not take longer than the client says it waits, if it does."""
+        """Take no longer than the client's own timeout, if it sent one."""
         if seconds is not None:
             self.seconds = min(self.seconds, seconds)
 
@@ -53,12 +53,12 @@ class Journey:
         return time.monotonic() < self._began + self.seconds
 
     def next_pause(self) -> float | None:
-        """Return for how long to wait, in seconds, before an answer is asked for again; None: not again."""
+        """Return how many seconds to wait before the next retry; None when there is no retry left."""
         pause = next(self._pauses, None)
         return pause if pause and time.monotonic() + pause < self._began + self.seconds else None
 
     def next_claim(self, call: Call, ledger: Ledger) -> Claim:
-        """Claim a key for the next try, waiting for it if need be. Raises PoolExhausted, LedgerUnavailable."""
+        """Claim a key for the next attempt, waiting for one if necessary. Raises PoolExhausted, LedgerUnavailable."""
         asked_at = time.monotonic()
         claim_request = ClaimRequest(
             model_name=call.model_name,
@@ -76,20 +76,23 @@ class Journey:
         finally:
             if has_waited:
                 self.waited_seconds += time.monotonic() - asked_at
-                self._tried.clear()  # those that were tried had their rest
+                self._tried.clear()  # their cooldown may be over by now
         self.attempts.append((claim.key_id, 0))
         self.key_label = claim.label
         return claim
 
     def note_answer(self, status: int) -> None:
-        """Note the status of what came back from the key that was tried."""
+        """Note the status of the answer to the current attempt."""
         self.attempts[-1] = (self.attempts[-1][0], status)
         self._answered = time.monotonic()
 
     def end(
         self, call: Call, status: int, ledger: Ledger, *, tokens: Tokens = NO_TOKENS, is_refused: bool = False
     ) -> None:
-        """Hand the request over to the history; once. status: what the client got; is_refused: no key was left."""
+        """Record the request in the history; later calls do nothing.
+
+        status: sent to the client. is_refused: no key was left.
+        """
         if self._is_over:
             return
         self._is_over = True
@@ -105,25 +108,28 @@ class Journey:
                 status=status,
                 is_refused=is_refused,
                 waited_ms=round(self.waited_seconds * 1000),
-                first_byte_ms=self._since_beginning(self._answered) if has_answer else None,
-                duration_ms=self._since_beginning(time.monotonic()),
+                first_byte_ms=self._since_start(self._answered) if has_answer else None,
+                duration_ms=self._since_start(time.monotonic()),
                 tokens=tokens,
             )
         )
 
-    def _since_beginning(self, moment: float | None) -> int:
+    def _since_start(self, moment: float | None) -> int:
         return round(((moment or self._began) - self._began) * 1000)
 
     def note_refusal(self, claim: Claim, refusal: Refusal, until: datetime | None) -> None:
-        """Do not take this key again, unless all have to be waited for."""
+        """Do not use this key again, unless the request has to wait for one."""
         self._tried.add(claim.key_id)
-        rest = until.astimezone().isoformat(timespec="seconds") if until else "somebody acts"
-        window = refusal.window
         logger.info(
-            "%s: %s was refused %s (%s), rests until %s", self.request_id, claim.label, claim.model_name, window, rest
+            "%s: %s got a 429 for %s (%s), cooldown until %s",
+            self.request_id,
+            claim.label,
+            claim.model_name,
+            refusal.window,
+            until.astimezone().isoformat(timespec="seconds") if until else "it is revived manually",
         )
 
     def note_bad_key(self, claim: Claim, fault: Fault, reason: str) -> None:
-        """Do not take this key again."""
+        """Do not use this key again."""
         self._tried.add(claim.key_id)
         logger.warning("%s: %s is %s and leaves the rotation: %s", self.request_id, claim.label, fault, reason)

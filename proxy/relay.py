@@ -1,10 +1,10 @@
 """START HERE: the life of one request, top to bottom.
 
-A client asks; we claim a key that may be asked for this model, waiting for one if need be, and send the request on with
-it. When Google refuses (429), the key's project rests, and the next key is tried; when Google will not take the key any
-more, the key leaves the rotation with the reason, and the next one is tried. An API in trouble is asked again a little,
-and when it is overloaded (503), the whole pool leaves that model alone for a moment. Whatever else comes back is the
-answer: it is counted first, then handed on byte for byte as it comes, its tokens counted on the side.
+A client sends a request. We claim a key that has quota left for the model, waiting for one if necessary, and forward
+the request with it. On a 429, the key's project is rate-limited or exhausted, and we fail over to the next key. When
+Google rejects the key itself, the key leaves the rotation with the reason, and we fail over too. A server error is
+retried twice; after a 503 (overloaded), the whole pool backs off from that model for a moment. Anything else is the
+answer: we count it first, then stream it to the client byte for byte, and read its token counts on the way.
 """
 
 import time
@@ -17,18 +17,19 @@ from proxy.ledger.claims import Claim
 from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
-LOST = 504  # how an answer that never came is counted: Google may have done the work
+LOST = 504  # the status under which a lost answer is counted: Google may have done the work
 
 
 class DeadlineExceeded(Exception):
-    """Too much time went into tries with too many keys."""
+    """The request's time was used up by attempts with too many keys."""
 
 
 def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -> Answer:
     """Answer `call` with the first key that the upstream accepts.
 
-    Raises PoolExhausted when no key is left, UpstreamUnreachable and AnswerLost when no answer came, DeadlineExceeded
-    when the fail-overs took too long, LedgerUnavailable when the database did not take a claim or a booking.
+    Raises PoolExhausted when no key is left, UpstreamUnreachable or AnswerLost when there is no answer,
+    DeadlineExceeded when failing over took too long, LedgerUnavailable when the database did not accept a claim or a
+    booking.
     """
     while journey.has_time:
         claim = journey.next_claim(call, ledger)
@@ -53,8 +54,8 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
                 ledger.book_fault(claim, fault, reason, project)
                 journey.note_bad_key(claim, fault, reason)
                 continue
-            is_worth_another_try = answer.status in TROUBLED and call.target.is_repeatable
-            if is_worth_another_try and (pause := journey.next_pause()):
+            can_retry = answer.status in TROUBLED and call.target.is_repeatable
+            if can_retry and (pause := journey.next_pause()):
                 answer.close()
                 ledger.book_answer(claim, answer.status)
                 time.sleep(pause)
@@ -71,12 +72,12 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
 
 
 def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream) -> UpstreamAnswer:
-    """Ask with one key. What was never sent is taken back; what may have been paid for is counted."""
+    """Send the request with one key. Give back an attempt that was never sent; count one that may be billed."""
     try:
         return upstream.send(call, claim.secret)
     except UpstreamUnreachable:
         ledger.give_back(claim)
         raise
-    except BaseException:  # AnswerLost, and GreenletExit: the client left while Google was at work
+    except BaseException:  # AnswerLost, or GreenletExit: the client disconnected while Google was working
         ledger.book_answer(claim, LOST)
         raise

@@ -53,7 +53,7 @@ def uses() -> dict[str, int]:
 
 def waiting_in(ledger: Ledger) -> int:
     """Return how many wait; the ledger may be at work on its lines meanwhile."""
-    return sum(len(line.who) for line in list(ledger._writer._waiting._lines.values()))
+    return sum(len(line.waiting) for line in list(ledger._writer._waiting._lines.values()))
 
 
 def refuse(ledger: Ledger, claim: Claim, reply: Reply) -> None:

@@ -103,7 +103,7 @@ def test_an_overload_is_not_blamed_on_the_keys() -> None:
     error = error_of(response)
     assert response.headers["Retry-After"] == "4"
     assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "4s"}]
-    assert error["message"] == "The Gemini API has too much to do for gemini-2.5-flash. Try again in 4 seconds."
+    assert error["message"] == "The Gemini API is overloaded for gemini-2.5-flash. Try again in 4 seconds."
 
 
 def test_the_moment_of_opening_is_told_in_utc() -> None:

@@ -38,7 +38,7 @@ def rest(ledger: Ledger, *, seconds: float) -> None:
 
 def waiting_in(ledger: Ledger) -> int:
     """Return how many wait; the ledger may be at work on its lines meanwhile."""
-    return sum(len(line.who) for line in list(ledger._writer._waiting._lines.values()))
+    return sum(len(line.waiting) for line in list(ledger._writer._waiting._lines.values()))
 
 
 def waited_seconds(response: Any) -> float:
@@ -142,7 +142,7 @@ def test_who_does_not_wait_so_long_is_told_at_once_when_to_come_again(
 
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "10"
-    assert "resting" in error_in(response)["message"]
+    assert "rate-limited" in error_in(response)["message"]
     assert waited_seconds(response) < 1
     assert time.monotonic() - began < 4
 

@@ -269,15 +269,15 @@ def test_only_keys_with_nothing_wrong_rest() -> None:
     ApiKey.objects.filter(id=three.pk).mark_bad(Fault.INVALID, "", NOON)
     ApiKey.objects.filter(id=four.pk).forget(NOON)
 
-    assert set(ApiKey.objects.usable().resting(NOON)) == {one}
+    assert set(ApiKey.objects.usable().limited(NOON)) == {one}
 
 
 def test_a_rest_that_is_over_is_no_rest() -> None:
     [one] = add("one")
     refuse(one, FLASH, until=NOON + timedelta(minutes=1))
 
-    assert set(ApiKey.objects.resting(NOON)) == {one}
-    assert not ApiKey.objects.resting(NOON + timedelta(minutes=1)).exists()
+    assert set(ApiKey.objects.limited(NOON)) == {one}
+    assert not ApiKey.objects.limited(NOON + timedelta(minutes=1)).exists()
 
 
 def check_quotas_against_the_definition(moment: datetime) -> None:

@@ -505,7 +505,7 @@ def test_an_upstream_out_of_reach_is_a_502_in_geminis_shape(client: Client, pool
     assert response.status_code == 502
     error = error_in(response)
     assert (error["code"], error["status"]) == (502, "UNAVAILABLE")
-    assert "out of reach" in error["message"]
+    assert "cannot reach" in error["message"]
     assert usage_of_today() == {}
     quota = Quota.objects.get(model_name=FLASH)
     assert (quota.minute_requests, quota.minute_tokens, quota.day_requests) == (0, 0, 0)
@@ -643,7 +643,7 @@ def test_a_pool_at_rest_says_in_words_and_in_machine_form_when_the_first_key_com
     assert (response.status_code, again.status_code) == (503, 503)
     error = error_in(response)
     assert (error["code"], error["status"]) == (503, "UNAVAILABLE")
-    assert f"All keys for {FLASH} are resting. The first comes back in 26 seconds" in error["message"]
+    assert f"All keys for {FLASH} are rate-limited. The next one is available in 26 seconds" in error["message"]
     assert error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "26s"}]
     assert response.headers["Retry-After"] == "26"
     assert "x-should-retry" not in response.headers
@@ -697,7 +697,7 @@ def test_a_pool_that_waits_for_somebody_names_no_time(client: Client, gemini: Fa
     assert response.status_code == 503
     assert "Retry-After" not in response.headers
     assert response.headers["x-should-retry"] == "false"
-    assert "none comes back by itself" in error_in(response)["message"]
+    assert "until one is revived manually" in error_in(response)["message"]
 
 
 @pytest.mark.parametrize("state", ["empty", "disabled", "deleted"])

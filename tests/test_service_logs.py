@@ -83,7 +83,7 @@ def test_faults_on_the_wire_are_logged_without_tokens_and_keys(service: Service,
 
     assert unreachable.status_code == 502
     written = service.output + service.logs
-    assert "out of reach" in written
+    assert "cannot be reached" in written
     for secret in (TOKEN, *SECRETS):
         assert secret not in written, [line for line in written.splitlines() if secret in line][:3]
 

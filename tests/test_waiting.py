@@ -121,8 +121,8 @@ def test_a_line_is_looked_at_soon_when_something_happened(room: Room) -> None:
     room.wait("flash", guests(2), opens_at=60.0, now=0.0)
     room.wait("pro", guests(2, first=5), opens_at=60.0, now=0.0)
 
-    room.look_soon("flash")
-    room.look_soon("nobody waits for this")
+    room.check_soon("flash")
+    room.check_soon("nobody waits for this")
 
     assert room.seconds_to_next(0.0) == 0.0
     assert room.take_due(0.0) == guests(2)

@@ -35,7 +35,7 @@ class ProjectFilter(admin.SimpleListFilter):
     parameter_name = "its_project"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("shared", _("shared with other keys")), ("known", _("known")), ("unknown", _("not known"))]
+        return [("shared", _("shared with other keys")), ("known", _("known")), ("unknown", _("unknown"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == "shared":

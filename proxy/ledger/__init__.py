@@ -1,4 +1,4 @@
-"""Claims keys and books what became of them: the only writer on the hot path."""
+"""Claims keys and books the outcome of each attempt. The only code on the hot path that writes to the database."""
 
 from proxy.ledger.api import Ledger, ledger
 from proxy.ledger.writer import LedgerUnavailable

@@ -1,7 +1,7 @@
-"""The ledger as the relay sees it: claims of keys, and bookings of what became of them.
+"""The ledger's public API: claim a key, then book the outcome.
 
-Each call puts an entry into the queue of the writer thread (`writer.py`). No network call ever happens in between, and
-no caller holds a database connection.
+Each call puts an entry into the queue of the writer thread (`writer.py`). A transaction never spans a network call, and
+callers hold no database connection.
 """
 
 import atexit
@@ -31,22 +31,22 @@ from proxy.ledger.minute_window import correct
 from proxy.ledger.transaction import LedgerTransaction
 from proxy.ledger.writer import Writer
 
-OVERLOADED = 503  # 500 and 504 may be about the request
+OVERLOADED = 503  # 500 and 504 can be the request's own fault
 
 
 class Ledger:
-    """Claims keys and books what became of them. One a process; safe to share between threads.
-
-    bare_429_is_for_the_day: a 429 that says nothing exhausts the day. most_waiting: how many requests may wait for a
-    key at once. log_days: for how many days requests are kept in the log; 0 keeps no log.
-    """
+    """Claims keys and books outcomes. One per process; safe to share between threads."""
 
     def __init__(
         self,
+        # The time zone of quota days.
         zone: tzinfo,
         *,
+        # How many requests can wait for a key at once.
         most_waiting: int = 1000,
+        # A 429 without details exhausts the key's project for the day.
         bare_429_is_for_the_day: bool = False,
+        # How many days requests stay in the log; 0 turns the log off.
         log_days: float = 7,
     ) -> None:
         self.bare_429_is_for_the_day = bare_429_is_for_the_day
@@ -56,23 +56,23 @@ class Ledger:
 
     @property
     def queued(self) -> int:
-        """How many entries are in the queue of the writer; approximate."""
+        """How many entries are in the writer's queue; approximate."""
         return self._writer.queued
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a key."""
+        """How many requests are waiting for a key."""
         return self._writer.waiting
 
     @property
     def most_waiting(self) -> int:
-        """How many requests may wait for a key at once."""
+        """How many requests can wait for a key at once."""
         return self._writer.most_waiting
 
     def claim(self, claim_request: ClaimRequest) -> tuple[Claim, bool]:
         """Return a claim, and whether the request had to wait for it.
 
-        Raises PoolExhausted when none becomes available in time, LedgerUnavailable.
+        Raises PoolExhausted when no key becomes available in time, LedgerUnavailable.
         """
         pending = PendingClaim(claim_request)
         self._writer.put(pending)
@@ -83,7 +83,7 @@ class Ledger:
             raise
         except Exception:
             raise
-        except BaseException:  # the client left: a claim that was granted meanwhile is given back
+        except BaseException:  # the client disconnected: give back a claim that was granted in the meantime
             pending.is_abandoned = True
             if pending.is_complete and pending.claim:  # otherwise the writer gives it back
                 self.give_back(pending.claim)
@@ -95,9 +95,9 @@ class Ledger:
         self._writer.put(Booking.unused(claim))
 
     def book_answer(self, claim: Claim, status: int) -> None:
-        """Count an answer, or a 429 that is passed on; return once that is on disk. Raises LedgerUnavailable.
+        """Count an answer, or a 429 that is passed on, and return once the count is on disk.
 
-        After a 503 the whole pool backs off from the model for a moment.
+        After a 503 the whole pool backs off from the model for a moment. Raises LedgerUnavailable.
         """
         moment = datetime.now(UTC)
 
@@ -115,9 +115,9 @@ class Ledger:
         booking.wait()
 
     def book_refusal(self, claim: Claim, refusal: Refusal, project: str | None = None) -> datetime | None:
-        """Count a 429 and rate-limit the key's project; return when that ends (None: when it is revived manually).
+        """Count a 429 and start the cooldown of the key's project; return its end, None if it must be revived manually.
 
-        project: the project number that the refusal named. Does not wait: the next claim comes later in the queue.
+        project: the project number named in the refusal. Does not wait, since the next claim is behind it in the queue.
         """
         moment = datetime.now(UTC)
         until = cooldown_end(
@@ -148,12 +148,12 @@ class Ledger:
         self._writer.put(Booking(claim, moment, note, answers=1, errors=1))
 
     def book_project(self, claim: Claim, project: str) -> None:
-        """Note the project that an error named. Does not wait."""
+        """Store the project number that an error named. Does not wait."""
         moment = datetime.now(UTC)
         self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
 
     def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
-        """Add the tokens of an answer that is already counted. Does not wait."""
+        """Add the tokens of an answer that has been counted. Does not wait."""
         if any(tokens):
             counts = {f"{name}_tokens": number for name, number in tokens._asdict().items() if number}
             is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens

@@ -1,4 +1,4 @@
-"""What the ledger writes of answers: counts, what they say of limits, rests, overload. In its transaction."""
+"""Books the outcome of attempts in the ledger's transaction: counts, learned limits, exhaustion, faults, overload."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -9,29 +9,29 @@ from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim
 from proxy.ledger.minute_window import give_back, now_ns
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
+from proxy.models import ALL_MODELS, NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
-# One at a time, for others in flight may yet be refused: what is missing to `minute_requests` is in flight.
+# One at a time, since other requests in flight may still be refused.
 _PROVE = f"UPDATE {_QUOTA} SET most_in_a_minute = most_in_a_minute + 1 WHERE id = %s AND most_in_a_minute < %s"
 _UNPROVE = (
     f"UPDATE {_QUOTA} SET most_in_a_minute = minute_requests WHERE id = %s AND most_in_a_minute > minute_requests"
 )
 
-# Rests that end within so short a time of each other are one: they were told to requests in flight together.
+# Cooldowns that end this close together are the same one: Google sent them to requests in flight at the same time.
 _SAME_COOLDOWN = timedelta(seconds=0.5)
 _SAME_COOLDOWN_WITHOUT_DELAY = timedelta(minutes=1)
 
 
 def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
-    """Note what an answer says of limits: so much was accepted. Called after it was counted."""
+    """Learn from an answer that the request was within the limits. The answer itself is counted elsewhere."""
     quota = Quota.objects.filter(id=claim.quota_id)
     if claim.is_new_model and 400 <= status < 500 and status != 429:
-        GeminiModel.objects.drop_unknown(claim.model_name)  # there is no such model, as far as is known
+        GeminiModel.objects.drop_unknown(claim.model_name)  # as far as we know, this model does not exist
         return
     if claim.is_new_model:
         GeminiModel.objects.mark_known(claim.model_name)
-    if claim.is_unproven:  # also by an error: the quota did not refuse it
+    if claim.is_unproven:  # an error counts too: the request was within the quota
         cursor.execute(_PROVE, [claim.quota_id, claim.in_minute])
     if status >= 400:
         return
@@ -44,19 +44,19 @@ def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
 
 
 def take_back(cursor: CursorWrapper, claim: Claim) -> None:
-    """Take a claim back that Google did not count, or never saw."""
+    """Take back a claim that Google did not count or never received."""
     if claim.tenth:
         give_back(cursor, claim.quota_id, claim.tenth, claim.tokens)
 
 
 def write_spent_day(claim: Claim, moment: datetime, until: datetime) -> None:
-    """Write that a project spent its day, as its limit says, without a refusal."""
+    """Record that a project has used up its daily limit, without a refusal by Google."""
     key = ApiKey.objects.select_related("project").get(id=claim.key_id)
     quota = Quota.objects.filter(id=claim.quota_id).first()
-    if quota is None:  # its project turned out to be another, or its model not to exist: the next claim judges
+    if quota is None:  # the key turned out to be in another project, or the model not to exist
         return
-    limit = quota.learned_requests_per_day if quota.requests_per_day is None else quota.requests_per_day
-    ExhaustionEvent.objects.record(key, quota.model_name, Refusal(Window.DAY, limit=limit), moment, until)
+    refusal = Refusal(Window.DAY, limit=quota.limit_in_force("requests_per_day"))
+    ExhaustionEvent.objects.record(key, quota.model_name, refusal, moment, until)
 
 
 def write_refusal(
@@ -68,7 +68,7 @@ def write_refusal(
     moment: datetime,
     until: datetime | None,
 ) -> None:
-    """Write that a quota ran out, what the refusal told of limits, and close what it concerns."""
+    """Record that a quota is exhausted, store the limits that the refusal reports, and close the quotas concerned."""
     if _is_seen_in_window(claim, refusal):
         until = moment
     take_back(cursor, claim)
@@ -79,10 +79,10 @@ def write_refusal(
     learn_project(claim, project, moment)
     key = ApiKey.objects.select_related("project").get(id=claim.key_id)
     if refusal.window is Window.CREDITS:
-        ExhaustionEvent.objects.record(key, "", refusal, moment, until)
+        ExhaustionEvent.objects.record(key, ALL_MODELS, refusal, moment, until)
         Quota.objects.recompute([key.project_id], moment)
         return
-    if claim.rotation_name == NO_MODEL:  # the limits it was refused for are none of those that are counted
+    if claim.rotation_name == NO_MODEL:  # its limits are not among those we count
         ExhaustionEvent.objects.record(key, NO_MODEL, refusal, moment, until)
         Quota.objects.recompute([key.project_id], moment, NO_MODEL)
         return
@@ -97,7 +97,7 @@ def write_refusal(
 
 
 def _is_known(claim: Claim, refusal: Refusal, moment: datetime, until: datetime | None) -> bool:
-    """Return whether an earlier refusal said the same: hundreds may be in flight when a limit is met."""
+    """Tell whether an earlier refusal said the same. Hundreds may be in flight when a limit is reached."""
     model_name = refusal.model_name or claim.rotation_name
     quota = Quota.objects.filter(project__keys=claim.key_id, model_name=model_name, is_open=False).first()
     if quota is None:
@@ -111,7 +111,7 @@ def _is_known(claim: Claim, refusal: Refusal, moment: datetime, until: datetime 
 
 
 def _is_seen_in_window(claim: Claim, refusal: Refusal) -> bool:
-    """Tell whether our own count of tokens says nearly the same: then it also says what still fits, and when."""
+    """Tell whether our own token count agrees with the refusal: then it also tells what fits, and when."""
     limit = refusal.limits.input_tokens_per_minute
     if refusal.window is not Window.TOKENS or limit is None or not claim.tenth:
         return False
@@ -119,21 +119,21 @@ def _is_seen_in_window(claim: Claim, refusal: Refusal) -> bool:
 
 
 def learn_project(claim: Claim, project: str | None, moment: datetime) -> None:
-    """Write which project the key belongs to, if an error told and nobody has said so before."""
+    """Store the key's project if an error named it and it was not known yet."""
     if project:
         ApiKey.objects.filter(id=claim.key_id, project__name="").move_to(project, moment)
 
 
 def write_fault(claim: Claim, fault: Fault, reason: str, project: str | None, moment: datetime) -> None:
-    """Take the key out of the rotation."""
+    """Mark the key as bad, which takes it out of the rotation."""
     learn_project(claim, project, moment)
     ApiKey.objects.filter(id=claim.key_id).mark_bad(fault, reason, moment)
 
 
 def write_overload(cursor: CursorWrapper, claim: Claim) -> None:
-    """Let the whole pool leave the model alone for a moment; twice as long after each wave that fails again.
+    """Make the whole pool back off from the model, for twice as long after each wave of overload.
 
-    A claim made before the last pause began belongs to the wave that led to it.
+    A claim made before the last pause belongs to the wave that caused that pause.
     """
     for rotation in GeminiModel.objects.filter(model_name=claim.model_name).select_for_update():
         if claim.overloads >= rotation.overloads:
@@ -157,8 +157,8 @@ _BEGIN_USAGE = (
 
 
 def add_usage(cursor: CursorWrapper, counts: Mapping[tuple[int, str, date], Mapping[str, int]]) -> None:
-    """Add counts to rows of DailyUsage, given by key, model and day; rows that are missing are made."""
-    # In a fixed order, so that nobody who adds to the same rows on PostgreSQL waits in a circle.
+    """Add counts to the rows of DailyUsage with these keys, models and days; create the missing rows."""
+    # In a fixed order, so that transactions on PostgreSQL cannot deadlock.
     for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0]):
         row: tuple[int | str, ...] = (
             *(numbers.get(name, 0) for name in _COUNTERS),
@@ -167,5 +167,5 @@ def add_usage(cursor: CursorWrapper, counts: Mapping[tuple[int, str, date], Mapp
             day.isoformat(),
         )
         cursor.execute(_ADD_USAGE, row)
-        if not cursor.rowcount:  # an INSERT each time would write SQLite's table of sequences as well
+        if not cursor.rowcount:  # an INSERT every time would also write SQLite's table of sequences
             cursor.execute(_BEGIN_USAGE, row)

@@ -1,4 +1,4 @@
-"""A request for a key, the claim that grants one, and why none is granted."""
+"""A request for a key, the claim that grants one, and the reasons why none is granted."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +9,7 @@ from proxy.models import NO_MODEL
 class PoolExhausted(Exception):
     """No key is left for this model."""
 
-    # The request waited for a key, in vain.
+    # The request waited for a key and got none.
     has_waited = False
 
     def __init__(
@@ -17,11 +17,11 @@ class PoolExhausted(Exception):
     ) -> None:
         super().__init__(f"No key is left for {model_name}.")
         self.model_name = model_name
-        # When the first key is available again; None when none becomes available by itself.
+        # When the next key is available; None if one must be revived manually.
         self.opens_at = opens_at
         # The pool has a usable key.
         self.has_keys = has_keys
-        # Keys are available, but this very request has tried them all.
+        # Keys are available, but this request has tried them all.
         self.are_tried = are_tried
 
 
@@ -38,9 +38,9 @@ class ClaimRequest:
     tokens: int | None
     # Ids of keys that must not be used again.
     tried: frozenset[int] = frozenset()
-    # How long it can wait for a rate-limited key, by `time.monotonic()`.
+    # When it stops waiting for a rate-limited key, by `time.monotonic()`.
     gives_up_at: float = 0.0
-    # How long it can wait for an overloaded API, by `time.monotonic()`.
+    # When it stops waiting for an overloaded API, by `time.monotonic()`.
     deadline: float = 0.0
 
     @property
@@ -61,25 +61,25 @@ class Claim:
     # The rotation that the key comes from; NO_MODEL when the attempt spends no quota.
     rotation_name: str = ""
     quota_id: int = 0
-    # No answer for this model was ever seen.
+    # The model has never been answered.
     is_new_model: bool = False
-    # The tenth of a second of its `Use`; 0 when it has none.
+    # The tenth of a second of its row in `Use`; 0 if it has none.
     tenth: int = 0
     # Estimated input tokens.
     tokens: int = 0
-    # The number of tokens in the answer replaces the estimate.
+    # The token count of the answer replaces the estimate.
     corrects_tokens: bool = False
-    # How many requests the quota has in this minute, this one included.
+    # How many requests the quota has had in this minute, including this one.
     in_minute: int = 0
-    # The limit is unknown, and the quota never accepted so many requests in a minute.
+    # The limit is unknown, and the quota has never accepted this many requests in a minute.
     is_unproven: bool = False
     # Learned limits that are wrong if this attempt is accepted, as names of `Quota` fields.
     disproves: tuple[str, ...] = ()
     # The attempt uses up the day's limit.
     is_last_of_day: bool = False
-    # Refusals of the project for this model in a row before this attempt.
+    # How many 429s in a row the project got for this model before this attempt.
     refusals_in_a_row: int = 0
-    # Waves of overload of the model in a row before this attempt.
+    # How many waves of overload in a row the model had before this attempt.
     overloads: int = 0
 
     @property
@@ -93,6 +93,6 @@ class Claim:
 
     @property
     def says_nothing_new(self) -> bool:
-        """Tell whether the answer only has to be counted."""
+        """Tell whether a successful answer only has to be counted."""
         is_usual = not (self.is_new_model or self.is_unproven or self.disproves or self.is_last_of_day)
         return is_usual and not (self.refusals_in_a_row or self.overloads)

@@ -16,26 +16,26 @@ from proxy.ledger.history import FinishedRequest
 
 
 class Entry:
-    """Something to write. It is complete when it is committed, or has failed with `error`."""
+    """Something to write. It is complete once it is committed, or has failed with `error`."""
 
     __slots__ = ("_done", "error", "is_complete", "is_urgent")
 
     def __init__(self, *, is_awaited: bool = True) -> None:
         self._done = threading.Event() if is_awaited else None
-        # The rest can be written a few milliseconds later.
+        # An entry that is not urgent can be written a few milliseconds later.
         self.is_urgent = True
         self.is_complete = False
         self.error: Exception | None = None
 
     def complete(self, error: Exception | None = None) -> None:
-        """Wake whoever waits for this entry. error: why it was not written."""
+        """Wake up the caller that waits for this entry. error: why it was not written."""
         self.error = error
         self.is_complete = True
         if self._done:
             self._done.set()
 
     def wait(self) -> None:
-        """Wait until it is complete. Raises its error."""
+        """Wait until the entry is complete. Raises its error."""
         if self._done:
             self._done.wait()
         if self.error:
@@ -58,7 +58,7 @@ class PendingClaim(Entry):
 
     @property
     def gives_up_at(self) -> float:
-        """How long it can wait, by `time.monotonic()`: longer for an overloaded API than for a rate-limited key."""
+        """When it stops waiting, by `time.monotonic()`: later for an overloaded API than for a rate-limited key."""
         return self.claim_request.deadline if self._is_overloaded else self.claim_request.gives_up_at
 
     def can_wait_for(self, exhausted: PoolExhausted, moment: datetime) -> bool:
@@ -66,18 +66,18 @@ class PendingClaim(Entry):
         self._is_overloaded = isinstance(exhausted, Overloaded)
         if exhausted.opens_at is None or exhausted.are_tried:
             return False
-        # It may have come back while this was written.
+        # The key may have become available while the batch was written.
         seconds = max(0.0, (exhausted.opens_at - moment).total_seconds())
         return time.monotonic() + seconds <= self.gives_up_at
 
     def begin_to_wait(self) -> None:
-        """Note that it waits. Keys that were tried may be used again afterwards."""
+        """Note that it is waiting. Keys that it tried before can be used again afterwards."""
         self.has_waited = True
         self.claim_request = replace(self.claim_request, tried=frozenset())
 
 
 class Booking(Entry):
-    """Counts to add to a row of DailyUsage, and what else to write in the same transaction."""
+    """Counts to add to a row of DailyUsage, and an effect: what else to write in the same transaction."""
 
     __slots__ = ("claim", "counts", "effect", "moment")
 
@@ -98,7 +98,7 @@ class Booking(Entry):
 
     @classmethod
     def unused(cls, claim: Claim) -> Self:
-        """Return the booking that gives a claim back with which nothing was sent."""
+        """Return the booking that gives back a claim that was never sent."""
         return cls(claim, datetime.now(UTC), partial(take_back, claim=claim))
 
 

@@ -1,4 +1,4 @@
-"""What finished requests leave behind: a row in the log, and sums by the hour. In the ledger's transaction."""
+"""Records finished requests in the ledger's transaction: a row in the log, and hourly sums."""
 
 import json
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ CLIENT_LEFT = 499  # what nginx calls it
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """A request that is over; fields are those of `LoggedRequest`. is_refused: no key was left for it."""
+    """A request that is over. The fields are those of `LoggedRequest`."""
 
     began: datetime
     request_id: str
@@ -35,6 +35,7 @@ class FinishedRequest:
     first_byte_ms: int | None
     duration_ms: int
     tokens: Tokens = NO_TOKENS
+    # No key was left for it.
     is_refused: bool = False
 
     @property
@@ -51,7 +52,7 @@ class FinishedRequest:
 
 
 def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *, has_log: bool) -> None:
-    """Add finished requests to the sums of their hours, and to the log if there is one."""
+    """Add finished requests to their hourly sums, and to the log if there is one."""
     if has_log:
         cursor.executemany(_LOG, [_log_row(cursor, request) for request in finished])
     models: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
@@ -101,7 +102,7 @@ def _log_row(cursor: CursorWrapper, request: FinishedRequest) -> tuple[Any, ...]
 
 
 def _add(cursor: CursorWrapper, model: type[Model], sums: Mapping[tuple[Any, ...], Mapping[str, int]]) -> None:
-    """Add to the rows that `sums` name by their identity."""
+    """Add `sums` to the rows of `model`, given by primary key."""
     names = numbers_of(model)
     rows = [
         (*row, *(numbers.get(name, 0) for name in names))

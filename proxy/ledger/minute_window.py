@@ -1,7 +1,7 @@
-"""The sliding minute of each quota: requests come in with their claim, and leave 60 seconds later.
+"""The sliding minute of each quota: a request enters with its claim and leaves 60 seconds later.
 
-Every statement runs in a transaction of the ledger, so that all processes and nodes share one window. `Use` has a row
-for each tenth of a second in which a quota was used, and quotas carry the sums of theirs.
+Every statement runs in a transaction of the ledger, so all processes and nodes share one window. `Use` has a row for
+each tenth of a second in which a quota was used, and `Quota` holds the sums of its rows.
 """
 
 import time
@@ -15,12 +15,13 @@ from proxy.ledger.clock import SECOND, elapsed_ns
 from proxy.models import ExhaustionEvent, GeminiModel, Quota, Use
 
 TENTH = SECOND // 10
-# A little more than Google's minute: a request reaches Google after its claim, one sooner than another.
-WINDOW = 602  # tenths of a second, from the beginning of the tenth in which it was claimed
+# Tenths of a second, from the start of the tenth in which the request was claimed. A little more than Google's minute,
+# since the time from claim to arrival at Google varies.
+WINDOW = 602
 
 _QUOTA, _USE = Quota._meta.db_table, Use._meta.db_table
-# A closed quota that something happened to: to be judged by the next claim, or when its rest is over. The moment is
-# long past, so that it is due however the clock is set.
+# When a closed quota that has changed is due: at the next claim, or at the end of its cooldown. The parameter is a
+# moment long past, so that the quota is due even after the clock was set back.
 _DUE = "CASE WHEN is_open OR is_barred THEN opens_at ELSE COALESCE(cooldown_until, %s) END"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _ADD = (
@@ -41,7 +42,7 @@ _CORRECT_QUOTA = f"UPDATE {_QUOTA} SET minute_tokens = minute_tokens + %s, opens
 
 
 def now_ns(cursor: CursorWrapper) -> int:
-    """Return now by the clock of `Use`: of this machine, or one that several machines have in common."""
+    """Return the time by the clock of `Use`: the machine's own on SQLite, one that nodes share on PostgreSQL."""
     return time.time_ns() if cursor.db.vendor == "postgresql" else elapsed_ns()
 
 
@@ -52,12 +53,12 @@ def adapt(cursor: CursorWrapper, moment: datetime) -> str | datetime:
 
 
 def add(cursor: CursorWrapper, uses: Sequence[tuple[int, int, int, int]]) -> None:
-    """Let requests come in: (quota, tenth, requests, tokens) for each."""
+    """Add (quota id, tenth, requests, tokens) rows to the windows."""
     cursor.executemany(_ADD, uses)
 
 
 def expire(cursor: CursorWrapper, tenth: int) -> None:
-    """Let requests leave the window that are older than a minute at `tenth`."""
+    """Remove the requests that are older than a minute at `tenth`."""
     cursor.execute(_EXPIRE, [tenth - WINDOW])
     if not (gone := cursor.fetchall()):
         return
@@ -69,11 +70,11 @@ def expire(cursor: CursorWrapper, tenth: int) -> None:
 
 
 def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
-    """Judge every closed quota anew; end rests of a minute that would begin in the future, and resume those of a day.
+    """Recheck every closed quota; end cooldowns by the minute that start in the future, and resume those by the day.
 
-    Uses in the future are of before this machine was started, or of another one: they stay for a minute at most.
+    Uses in the future date from before the last boot, or from another machine. They stay for a minute at most.
     """
-    ended = ExhaustionEvent.objects.end_those_to_come(moment)
+    ended = ExhaustionEvent.objects.end_future_cooldowns(moment)
     Quota.objects.recompute([*ended, *ExhaustionEvent.objects.overlooked(moment)], moment)
     cursor.execute(f"UPDATE {_QUOTA} SET opens_at = {_DUE} WHERE NOT is_open", [adapt(cursor, _LONG_AGO)])
     now = now_ns(cursor)
@@ -87,9 +88,9 @@ def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
 def opening(
     cursor: CursorWrapper, quota_id: int, requests_per_minute: int | None, tokens_per_minute: int | None, tokens: int
 ) -> int | None:
-    """Return when the minute has room for a request of so many tokens, by the clock of `Use`; None: never.
+    """Return when the minute has room for a request of this many tokens, by the clock of `Use`; None if it never has.
 
-    In the past when it has room now; an empty minute takes any request.
+    The result is in the past when there is room now. An empty minute takes any request.
     """
     if 0 in (requests_per_minute, tokens_per_minute):
         return None
@@ -97,24 +98,24 @@ def opening(
     uses = cursor.fetchall()
     requests_left, tokens_left = sum(use[1] for use in uses), sum(use[2] for use in uses)
     opens = 0
-    for tenth, requests, its_tokens in uses:
+    for tenth, used_requests, used_tokens in uses:
         has_room = requests_per_minute is None or requests_left < requests_per_minute
         if has_room and (tokens_per_minute is None or tokens_left + max(tokens, 1) <= tokens_per_minute):
             break
-        requests_left, tokens_left = requests_left - requests, tokens_left - its_tokens
+        requests_left, tokens_left = requests_left - used_requests, tokens_left - used_tokens
         opens = (tenth + WINDOW) * TENTH
     return opens
 
 
 def give_back(cursor: CursorWrapper, quota_id: int, tenth: int, tokens: int) -> None:
-    """Take a request out of its windows that Google did not count. Once for each."""
+    """Remove a request that Google did not count from its windows. Call it once per request."""
     cursor.execute(_TAKE_OUT, [tokens, quota_id, tenth])
     requests, tokens = (1, tokens) if cursor.rowcount else (0, 0)
     cursor.execute(_GIVE_BACK, [requests, tokens, adapt(cursor, _LONG_AGO), quota_id])
 
 
 def correct(cursor: CursorWrapper, quota_id: int, tenth: int, tokens: int) -> None:
-    """Add so many tokens (which may be less than 0) to those estimated for a request, while it is in the window."""
+    """Correct the estimated tokens of a request by `tokens`, which may be negative, while it is in the window."""
     cursor.execute(_CORRECT, [tokens, quota_id, tenth])
     if cursor.rowcount:
         cursor.execute(_CORRECT_QUOTA, [tokens, adapt(cursor, _LONG_AGO), quota_id])

@@ -1,7 +1,4 @@
-"""How long history is kept in detail: old requests leave the log, old hours are summed up by quota days.
-
-Bit by bit, in the ledger's transactions.
-"""
+"""Prunes the history, a little with each transaction of the ledger: deletes old log rows, sums up old hours by day."""
 
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -19,16 +16,16 @@ _LOG = LoggedRequest._meta.db_table
 _DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 500)"
 
 _ACTIVITY = LogEntry._meta.db_table
-# Nothing orders them by time but their ids: only the oldest are looked at.
+# There is no index on their time, but their ids are in the order of time.
 _DELETE_ACTIVITY = (
     f"DELETE FROM {_ACTIVITY} WHERE id IN (SELECT id FROM {_ACTIVITY} ORDER BY id LIMIT 20) AND action_time < %s"
 )
 
 
 def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo) -> None:
-    """Let a few rows go that were kept for long enough; called often enough, all of them.
+    """Prune a few rows that are too old; frequent calls prune them all.
 
-    zone: of quota days. What keys did on a day is in DailyUsage already.
+    zone: the time zone of quota days. Hours of keys need no sum by day, since DailyUsage has it.
     """
     cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
     cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
@@ -47,14 +44,14 @@ def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo
 def _oldest(cursor: CursorWrapper, hours: type[Model]) -> datetime | None:
     cursor.execute(f"SELECT MIN(hour) FROM {hours._meta.db_table}")
     [hour] = cursor.fetchone()
-    if isinstance(hour, str):  # as SQLite has it
+    if isinstance(hour, str):  # SQLite's form
         return datetime.fromisoformat(hour).replace(tzinfo=UTC)
     found: datetime | None = hour
     return found
 
 
 def _summing_up(hours: type[Model], days: type[Model]) -> str:
-    """Return the statement that adds the rows of an hour to those of its day; parameters: the day, the hour."""
+    """Return the statement that adds the rows of an hour to those of its day. Parameters: the day, the hour."""
     _day, *names = identity_of(days)
     columns = ", ".join(["%s", *names, *numbers_of(days)])
     return addition_to(days, f"SELECT {columns} FROM {hours._meta.db_table} WHERE hour = %s")

@@ -1,6 +1,6 @@
-"""The rotation of a model as one transaction of the ledger finds it: read, taken from, written back.
+"""The rotation of a model within one transaction of the ledger: loaded, claimed from, and written back.
 
-The SQL is written by hand, once for SQLite and PostgreSQL: the ORM took a third of a request's time.
+The SQL is written by hand, for SQLite and PostgreSQL alike: the ORM took a third of a request's time.
 """
 
 import time
@@ -13,7 +13,7 @@ from proxy.gemini.quota_day import next_reset, quota_day
 from proxy.ledger.clock import SECOND
 from proxy.ledger.minute_window import TENTH, adapt, add, expire, now_ns, opening
 from proxy.ledger.quota_state import COLUMNS, Key, QuotaState
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, GeminiModel, Quota
+from proxy.models import COMMON_ROTATION, NO_MODEL, ApiKey, DailyUsage, GeminiModel, Quota
 
 _DUE_AT_ONCE = 100
 _A_MOMENT = SECOND // 20
@@ -34,7 +34,8 @@ _DUE = (
 _JUDGE = (
     f"UPDATE {_QUOTA} SET is_open = %s, opens_at = %s, day = %s, day_requests = %s, cooldown_until = NULL WHERE id = %s"
 )
-# SQLite prepares a statement anew each time that its bound LIMIT may be another: three times the cost of the rest.
+# LIMIT takes its parameter from a subquery: SQLite prepares a statement again whenever a bound LIMIT changes, which
+# costs three times as much as running it.
 _OPEN = (
     f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open ORDER BY room DESC, last_used "
     "LIMIT (SELECT %s) OFFSET (SELECT %s)"
@@ -58,30 +59,29 @@ _CLOSE = f"UPDATE {_QUOTA} SET is_open = FALSE, opens_at = %s WHERE id = %s"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a process got.
+    """What one transaction of this process leaves to the next."""
 
-    turn: the last place in the order of rotation; expired: the tenth that left windows; noted: when it was last written
-    of each key that it was used, by the clock of `Use`.
-    """
-
+    # The `last_used` of the latest claim.
     turn: int = 0
+    # The tenth of a second up to which windows have expired.
     expired: int = 0
+    # For each key, when its `last_used` was last written, by the clock of `Use`.
     noted: dict[int, int] = field(default_factory=dict)
 
 
 class LoadedRotation:
-    """The rotation that a model has, or the one it counts as; the common one for models beyond the hundredth.
-
-    now: nanoseconds by the clock of `Use`, at `moment`. is_new: nothing was heard of the model before. has_windows:
-    uses count, since quota is spent. The rest is that of `GeminiModel`.
-    """
+    """The rotation of a model, or of the model that it counts as; the common one for models beyond the hundredth."""
 
     def __init__(self, cursor: CursorWrapper, model_name: str, zone: tzinfo, progress: Progress) -> None:
         self.name = model_name
         self.moment = datetime.now(UTC)
+        # `moment` in nanoseconds by the clock of `Use`.
         self.now, self._monotonic = now_ns(cursor), time.monotonic()
+        # This is the first request for the model.
         self.is_new = False
+        # As in `GeminiModel`.
         self.overloads = self.backs_off_until = 0
+        # Every open quota has been loaded.
         self.are_all_seen = False
         self._cursor = cursor
         self._zone = zone
@@ -93,28 +93,29 @@ class LoadedRotation:
         self._keys_taken: set[int] = set()
         self._uses: dict[int, list[int]] = {}
         are_some_due = self._find()
-        self.has_windows = self.name not in ("", NO_MODEL)
-        self._let_uses_leave()
+        # Requests are counted by the minute.
+        self.has_windows = self.name not in (COMMON_ROTATION, NO_MODEL)
+        self._expire_uses()
         if are_some_due:
             self._open_what_is_due()
 
     @property
     def tenth(self) -> int:
-        """The tenth of a second in which claims of now are counted; 0 when they are not."""
+        """The tenth of a second in which new claims are counted; 0 when they are not counted by the minute."""
         return self.now // TENTH if self.has_windows else 0
 
     def by_our_clock(self, monotonic: float) -> int:
-        """Return what our clock shows when `time.monotonic()` is at `monotonic`."""
+        """Convert a time of `time.monotonic()` to the clock of `Use`."""
         return self.now + int((monotonic - self._monotonic) * SECOND)
 
     def moment_of(self, nanoseconds: int) -> datetime:
-        """Return the moment at which our clock shows so many nanoseconds."""
+        """Convert a time of the clock of `Use` to a moment."""
         return self.moment + timedelta(microseconds=(nanoseconds - self.now) // 1000)
 
     def more(self, count: int) -> list[QuotaState]:
-        """Return so many more open quotas, those with most left first, with their usable keys."""
+        """Return up to `count` more open quotas with their usable keys, most room first."""
         self._cursor.execute(_OPEN, [self._day, self.name, count, self._seen])
-        by_project = {row[1]: QuotaState(*row) for row in self._cursor.fetchall()}
+        by_project = {quota.project_id: quota for quota in map(QuotaState.from_row, self._cursor.fetchall())}
         self._seen += len(by_project)
         self.are_all_seen = len(by_project) < count
         if by_project:
@@ -124,24 +125,24 @@ class LoadedRotation:
         return list(by_project.values())
 
     def count_day(self, quota: QuotaState) -> None:
-        """Begin the day of a quota that was last used on another: with what its keys did today, or was imported."""
+        """Start the day of a quota that was last used on another day, with what its keys have done or was imported."""
         if not quota.is_of_today:
             self._cursor.execute(_ANSWERS_OF_DAY, [quota.project_id, self._day, self.name, self.name])
             quota.is_of_today, quota.day_requests = True, int(self._cursor.fetchone()[0])
 
     def opening_of(self, quota: QuotaState, tokens: int = 0) -> int | None:
-        """Return when a spent quota has room again for a request of so many tokens; None: never."""
+        """Return when a spent quota has room again for a request of this many tokens; None if it never has."""
         if quota.requests_per_day == 0:
             return None
         if quota.is_day_spent:
             reset = next_reset(self.moment, self._zone)
             return self.now + (reset - self.moment) // timedelta(microseconds=1) * 1000
         self._write_uses()
-        opens = opening(self._cursor, quota.id, quota.requests_per_minute, quota.tokens_per_minute, tokens)
+        opens = opening(self._cursor, quota.id, quota.requests_per_minute, quota.input_tokens_per_minute, tokens)
         return opens if opens is None else max(opens, self.now + _A_MOMENT)
 
     def take(self, quota: QuotaState, key: Key, tokens: int) -> None:
-        """Count a request that is claimed now."""
+        """Count a new request."""
         self._progress.turn = max(self._progress.turn + 1, self.now)
         quota.last_used = self._progress.turn
         quota.day_requests += 1
@@ -156,16 +157,16 @@ class LoadedRotation:
             self._keys_taken.add(key.id)
 
     def close(self, quota: QuotaState) -> None:
-        """Have a quota closed that is spent."""
+        """Close a spent quota when the rotation is written."""
         self._spent[quota.id] = quota
 
     def back_off(self, model_name: str, until: int) -> None:
-        """Let nobody ask for an overloaded model before `until`."""
+        """Send no request for an overloaded model before `until`."""
         self.backs_off_until = until
         self._cursor.execute(_BACK_OFF, [until, model_name])
 
     def write(self) -> None:
-        """Write what was taken, and close what is spent now."""
+        """Write the claims, and close the quotas that are spent."""
         self._write_uses()
         self._cursor.executemany(
             _TAKE,
@@ -180,12 +181,12 @@ class LoadedRotation:
             self._cursor.execute(_CLOSE, [self._opens_at(quota), quota.id])
 
     def first_opening(self) -> datetime | None:
-        """Return when the first closed quota is looked at again; None when none opens by itself."""
+        """Return when the next closed quota is due; None when none opens by itself."""
         closed = Quota.objects.filter(model_name=self.name, is_open=False, opens_at__isnull=False)
         return closed.order_by("opens_at").values_list("opens_at", flat=True).first()
 
     def _find(self) -> bool:
-        """Find the rotation; return whether closed quotas of it may be due."""
+        """Find the rotation; return whether some of its closed quotas may be due."""
         model_name, are_some_due = self.name, True
         self._cursor.execute(_FIND, [adapt(self._cursor, self.moment), model_name])
         if row := self._cursor.fetchone():
@@ -197,23 +198,23 @@ class LoadedRotation:
         elif GeminiModel.objects.begin_if_room(model_name):
             self.is_new = True
         else:
-            self.name = ""
+            self.name = COMMON_ROTATION
         return are_some_due
 
-    def _let_uses_leave(self) -> None:
+    def _expire_uses(self) -> None:
         tenth = self.now // TENTH
         if tenth != self._progress.expired:
             expire(self._cursor, tenth)
             self._progress.expired = tenth
 
     def _open_what_is_due(self) -> None:
-        """Open closed quotas whose time has come, or say when to look again."""
+        """Open the closed quotas that are due and have room; set a new time for the others."""
         has_opened, rows = False, [()] * _DUE_AT_ONCE
         while len(rows) == _DUE_AT_ONCE and not has_opened:
             self._cursor.execute(_DUE, [self._day, self.name, adapt(self._cursor, self.moment)])
             rows = self._cursor.fetchall()
             for row in rows:
-                quota = QuotaState(*row)
+                quota = QuotaState.from_row(row)
                 self.count_day(quota)
                 is_spent = quota.is_day_spent or quota.is_minute_spent
                 opens_at = self._opens_at(quota) if is_spent else None

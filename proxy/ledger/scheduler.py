@@ -1,8 +1,8 @@
 """Decides which key a request gets, in the ledger's transaction.
 
-The project with the most proven room comes first. Proven room is what is left of a known limit, or of the most
-requests that the project ever accepted in a minute. Where no proven room is left, requests with unknown limits go to
-the projects with the fewest of them in flight, and never wait. The keys of a project take turns. No claim exceeds a
+The project with the most proven room comes first. Proven room is what is left of a known limit, or of the most requests
+that the project ever accepted in a minute. When no project has proven room left, requests go to the projects with
+unknown limits that have the fewest in flight, and never wait. The keys of a project take turns. No claim exceeds a
 known limit.
 """
 
@@ -16,13 +16,13 @@ from proxy.ledger.quota_state import Key, QuotaState
 from proxy.ledger.rotation import LoadedRotation
 from proxy.models import ApiKey, key_label
 
-# After so many waves of overload in a row, one request at a time goes to see whether it is over.
+# After this many waves of overload in a row, one request at a time probes whether the overload is over.
 _WAVES_BEFORE_PROBING = 3
-_SPARE = 1  # quotas loaded beyond the number of requests, since some lack tokens
+_SPARE = 1  # quotas loaded beyond the number of requests, since some may lack tokens
 
 
 class Scheduler:
-    """Grants claims from one rotation, once. Times are nanoseconds by the clock of the rotation."""
+    """Grants claims from a rotation that was just loaded. Times are nanoseconds by the clock of `Use`."""
 
     def __init__(self, rotation: LoadedRotation) -> None:
         self._rotation = rotation
@@ -31,7 +31,7 @@ class Scheduler:
         self._first_in_line: int | None = None
 
     def grant(self, claim_requests: Sequence[ClaimRequest]) -> list[Claim | PoolExhausted]:
-        """Return a claim for each request, first come first served, or why there is none."""
+        """Return for each request a claim or the reason why there is none; first come, first served."""
         self._see_more(len(claim_requests) + _SPARE)
         results = [self._serve(claim_request) for claim_request in claim_requests]
         self._rotation.write()
@@ -48,13 +48,13 @@ class Scheduler:
             heappush(self._heap, quota.rank)
 
     def _serve(self, claim_request: ClaimRequest) -> Claim | Overloaded | int | None:
-        """Return a claim, or when an open quota will have room; None when no open quota can serve the request."""
+        """Return a claim, or the time when an open quota will have room, or None when no open quota can serve it."""
         rotation = self._rotation
         if rotation.now < rotation.backs_off_until <= rotation.by_our_clock(claim_request.deadline):
             return Overloaded(claim_request.model_name, rotation.moment_of(rotation.backs_off_until))
         patience = rotation.by_our_clock(claim_request.gives_up_at)
         if self._first_in_line is not None and self._first_in_line <= patience:
-            return self._first_in_line  # somebody came earlier, and waits until there is room for a large request
+            return self._first_in_line  # an earlier, larger request is waiting for room
         found = self._pick(claim_request)
         if isinstance(found, Claim):
             if rotation.overloads >= _WAVES_BEFORE_PROBING:
@@ -64,7 +64,7 @@ class Scheduler:
         return found
 
     def _pick(self, claim_request: ClaimRequest) -> Claim | int | None:
-        """Claim from the quota with the most room; or return when one will have room, None when none can serve."""
+        """Claim from the quota with the most room; otherwise return when one will have room, or None as in `_serve`."""
         passed_over: list[tuple[int, int, int]] = []
         openings: list[int] = []
         best: tuple[int, QuotaState, Key] | None = None
@@ -82,7 +82,7 @@ class Scheduler:
                 continue
             passed_over.append(entry)
             if (key := quota.next_key(claim_request.tried)) is None:
-                openings.append(now)  # it could be asked again at once, only not by this one
+                openings.append(now)  # available, but this request has tried its keys
             elif quota.lacks_tokens_for(tokens):
                 openings.extend(filter(None, [self._rotation.opening_of(quota, tokens)]))
             elif best is None or quota.room_for(tokens) > best[0]:
@@ -122,7 +122,7 @@ class Scheduler:
         )
 
     def _no_key(self, claim_request: ClaimRequest, found: int | None, first_opening: datetime | None) -> PoolExhausted:
-        """Return why no key is left, and when the first becomes available."""
+        """Return why no key is left, and when the next one is available."""
         moment = self._rotation.moment
         openings = [first_opening, None if found is None else self._rotation.moment_of(found)]
         opens_at = min((opens for opens in openings if opens and opens > moment), default=None)

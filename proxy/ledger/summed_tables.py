@@ -1,10 +1,10 @@
-"""Tables of sums, by hours or days: hand-written SQL that adds to their rows, and makes those that are missing."""
+"""Hand-written SQL that adds to tables of hourly or daily sums, and creates the missing rows."""
 
 from django.db.models import Model
 
 
 def identity_of(model: type[Model]) -> list[str]:
-    """Return the columns of a row's primary key."""
+    """Return the columns of the primary key."""
     return [str(field.column) for field in model._meta.pk_fields]
 
 
@@ -15,7 +15,10 @@ def numbers_of(model: type[Model]) -> list[str]:
 
 
 def addition_to(model: type[Model], source: str) -> str:
-    """Return the statement that adds rows to a table: a VALUES or SELECT with its identity, then its numbers."""
+    """Return the statement that adds rows to the table of `model`.
+
+    source: a VALUES or SELECT clause with the columns of the primary key, then the summed ones.
+    """
     table, identity, numbers = model._meta.db_table, identity_of(model), numbers_of(model)
     return (
         f"INSERT INTO {table} ({', '.join([*identity, *numbers])}) {source} ON CONFLICT ({', '.join(identity)}) "

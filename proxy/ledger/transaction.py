@@ -21,9 +21,9 @@ from proxy.models import lock_quotas
 
 
 class LedgerTransaction:
-    """Writes entries to the database, a batch at a time, and remembers what one batch leaves to the next.
+    """Writes entries to the database, one batch at a time, and keeps the state that one batch passes to the next.
 
-    zone: of quota days. log_days: for how many days requests are kept in the log; 0 keeps no log.
+    zone: the time zone of quota days. log_days: how many days requests stay in the log; 0 turns the log off.
     """
 
     def __init__(self, zone: tzinfo, *, log_days: float) -> None:
@@ -33,9 +33,9 @@ class LedgerTransaction:
         self._progress = Progress()
 
     def write(self, entries: Sequence[Entry]) -> dict[Entry, Exception]:
-        """Commit all of `entries` or none; return the claims that cannot be granted, each with the reason.
+        """Commit all of `entries` or none; return the claims that cannot be granted, each with its reason.
 
-        Raises what the database raises.
+        Raises any exception of the database.
         """
         with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
             lock_quotas(cursor)
@@ -59,7 +59,7 @@ class LedgerTransaction:
             effect(cursor)
 
     def _grant(self, entries: Sequence[PendingClaim], cursor: CursorWrapper) -> dict[Entry, Exception]:
-        """Claim a key for each entry; return those that get none, each with the reason."""
+        """Claim a key for each entry; return the entries without one, each with its reason."""
         by_rotation: defaultdict[str, list[PendingClaim]] = defaultdict(list)
         for entry in entries:
             by_rotation[entry.claim_request.rotation_name].append(entry)

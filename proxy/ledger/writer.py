@@ -1,7 +1,7 @@
-"""The writer thread of the ledger: it takes entries from a queue and commits them in batches.
+"""The ledger's writer thread: it takes entries from a queue and commits them in batches (group commit).
 
-Group commit. All entries that have come together go into one short transaction, and their callers wake when it is
-committed. One request alone pays for a small transaction; the busier the service, the cheaper each claim.
+All entries in the queue go into one short transaction, and their callers wake up once it is committed. A single request
+pays for a small transaction of its own; the busier the service, the cheaper each claim.
 """
 
 import logging
@@ -25,22 +25,19 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 256
 _TRY_AGAIN_SECONDS = 0.5
-# An entry that is not urgent is written with the next one, or this much later: it does not delay a lone client's next
-# claim.
+# An entry that is not urgent waits this long for another one to be written with, so that it does not delay the next
+# claim of a single client.
 _LATER_SECONDS = 0.005
-# The history is not needed at once, and costs least when many requests are written together.
+# Nobody needs the history at once, and it costs least when many requests are written together.
 _HISTORY_EVERY_SECONDS = 0.25
 
 
 class LedgerUnavailable(Exception):
-    """The database did not take the claim or booking in time. A booking is kept, and written as soon as possible."""
+    """The database did not accept a claim or booking. A booking is kept and retried; a claim is dropped."""
 
 
 class Writer:
-    """The queue and the thread that empties it, which starts with the first entry. Safe to share between threads.
-
-    most_waiting: how many requests may wait for a key at once.
-    """
+    """The queue, and the thread that empties it, which starts with the first entry. Safe to share between threads."""
 
     def __init__(self, transaction: LedgerTransaction, *, most_waiting: int) -> None:
         self.most_waiting = most_waiting
@@ -55,12 +52,12 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many entries are in the queue; approximate, since other threads put and take meanwhile."""
+        """How many entries are in the queue; approximate, since other threads use the queue at the same time."""
         return self._queue.qsize()
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a key."""
+        """How many requests are waiting for a key."""
         return len(self._waiting)
 
     def put(self, entry: Entry) -> None:
@@ -73,7 +70,7 @@ class Writer:
         self._queue.put(entry)
 
     def close(self, timeout_seconds: float) -> None:
-        """Write what is still in the queue and stop the thread; the next entry starts another."""
+        """Write what is left in the queue and stop the thread; the next entry starts a new one."""
         with self._start_lock:
             if self._thread is not None:
                 self._queue.put(None)
@@ -90,7 +87,7 @@ class Writer:
             if entries:
                 self._commit(entries)
         for pending in self._waiting.take_all():
-            pending.complete(LedgerUnavailable("The service stops."))
+            pending.complete(LedgerUnavailable("The service is shutting down."))
         if self._unsaved:
             entries, self._unsaved = self._unsaved, []
             self._commit(entries)
@@ -104,14 +101,14 @@ class Writer:
             write_at = time.monotonic() + _LATER_SECONDS
             while (entry := batch[-1]) and not entry.is_urgent and len(batch) < _LARGEST_BATCH:
                 batch.append(self._queue.get(timeout=max(0.0, write_at - time.monotonic())))
-            time.sleep(0)  # under gevent: other greenlets that are ready join this batch
+            time.sleep(0)  # under gevent, lets other greenlets add to this batch
             while len(batch) < _LARGEST_BATCH:
                 batch.append(self._queue.get_nowait())
         return batch
 
     def _patience(self) -> float | None:
-        """Return how long to wait for new entries, in seconds; None waits until one comes."""
-        # What could not be written is retried soon, even when nothing new comes.
+        """Return how many seconds to wait for new entries; None waits until there is one."""
+        # Entries that could not be written are retried soon, even without new ones.
         times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
         if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
             times.append(seconds)
@@ -120,7 +117,7 @@ class Writer:
         return min(times, default=None)
 
     def _arrange(self, entries: Iterable[Entry], *, is_last: bool) -> list[Entry]:
-        """Return what to write now: claims queue behind those that already wait, and history is written in bulk."""
+        """Return the entries to write now: new claims queue behind waiting ones, and history is written in bulk."""
         arranged: list[Entry] = []
         now = time.monotonic()
         for entry in entries:
@@ -132,7 +129,7 @@ class Writer:
                     self._waiting.join(name, entry)
                     continue
             elif isinstance(entry, Booking) and entry.effect:
-                self._waiting.look_soon(entry.claim.model_name)
+                self._waiting.check_soon(entry.claim.model_name)
             elif isinstance(entry, Finished):
                 if not self._finished:
                     self._writes_history_at = now + _HISTORY_EVERY_SECONDS
@@ -146,17 +143,17 @@ class Writer:
         return [*(pending for pending in due if not pending.is_abandoned), *arranged]
 
     def _commit(self, entries: list[Entry]) -> None:
-        """Commit all of `entries` or none, and complete them; bookings that could not be written are kept."""
+        """Commit all of `entries` or none, and complete them; keep the bookings that could not be written."""
         try:
             failed = self._transaction.write(entries)
         except (OperationalError, InterfaceError) as exc:
-            logger.error("The database did not take %d entries: %s", len(entries), exc)  # noqa: TRY400
-            with suppress(DatabaseError):  # if the writer ended here, every caller would wait forever
+            logger.error("The database did not accept %d entries: %s", len(entries), exc)  # noqa: TRY400
+            with suppress(DatabaseError):  # if the thread died here, every caller would wait forever
                 connection.close()
             self._unsaved += [entry for entry in entries if not isinstance(entry, PendingClaim)]
-            failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or out of reach."))
+            failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or cannot be reached."))
         except Exception:
-            if len(entries) > 1:  # one of them is wrong: find it by writing each on its own
+            if len(entries) > 1:  # one of them is faulty: write each on its own to find out which
                 for entry in entries:
                     self._commit([entry])
                 return
@@ -169,7 +166,7 @@ class Writer:
         for entry in self._line_up(entries, failed):
             error = failed.get(entry)
             if isinstance(entry, PendingClaim) and error:
-                entry.claim = None  # if it had one, that was not written
+                entry.claim = None  # a claim that was not committed is not valid
             entry.complete(error)
             if isinstance(entry, PendingClaim) and entry.is_abandoned and entry.claim:
                 self.put(Booking.unused(entry.claim))
@@ -177,7 +174,7 @@ class Writer:
     def _line_up(self, entries: list[Entry], failed: dict[Entry, Exception]) -> list[Entry]:
         """Put the claims that can wait for a key into the waiting line; return the other entries."""
         others: list[Entry] = []
-        lines: dict[str, tuple[list[PendingClaim], list[PendingClaim]]] = {}  # those that already waited, and newcomers
+        lines: dict[str, tuple[list[PendingClaim], list[PendingClaim]]] = {}  # already waiting, and newcomers
         opens_at: dict[str, float] = {}
         moment, now = datetime.now(UTC), time.monotonic()
         count = len(self._waiting)

@@ -1,16 +1,18 @@
-"""The pool and its ledgers as rows. No HTTP.
+"""The database tables: the pool, its quotas and its history.
 
-Each module knows those before it: projects, exhaustion, quotas, keys, usage, history.
+Each module imports only those before it: projects, exhaustion, quotas, keys, usage, history.
 """
 
-from proxy.models.exhaustion import ExhaustionEvent
+from proxy.models.exhaustion import ALL_MODELS, ExhaustionEvent
 from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
 from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
-from proxy.models.quotas import NO_MODEL, GeminiModel, Quota, Use, lock_quotas
+from proxy.models.quotas import COMMON_ROTATION, NO_MODEL, GeminiModel, Quota, Use, lock_quotas
 from proxy.models.usage import DailyUsage
 
 __all__ = [
+    "ALL_MODELS",
+    "COMMON_ROTATION",
     "FAULTS",
     "NO_MODEL",
     "ApiKey",

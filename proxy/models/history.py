@@ -1,6 +1,6 @@
-"""What became of requests: the log, kept for some days, and hourly sums, which `ledger/retention.py` adds up to days.
+"""How requests ended: the log, kept for some days, and hourly sums, which `ledger/retention.py` sums up by day.
 
-All of it is written by the ledger (`ledger/history.py`); pages over weeks read the sums, never the log.
+The ledger writes all of it (`ledger/history.py`). Pages about weeks read the sums, never the log.
 """
 
 import math
@@ -10,26 +10,26 @@ from django.utils.translation import gettext_lazy as _
 
 from proxy.models.keys import ApiKey
 
-# For how many days each is kept.
+# How many days each is kept.
 HOURS_DAYS = 35
-FIRST_BYTE_HOURS_DAYS = 3  # there are many of them
-ACTIVITY_DAYS = 365  # what people did
+FIRST_BYTE_HOURS_DAYS = 3  # they have many rows
+ACTIVITY_DAYS = 365  # Django's log of what people changed
 
 _STEPS_OF_DOUBLING = 4
 
 
 def first_byte_step(milliseconds: int) -> int:
-    """Return the step of a duration on a scale of four steps for each doubling: 19 % from one to the next."""
+    """Return the step of a duration on a scale of four steps per doubling: each step is 19 % longer than the last."""
     return round(math.log2(max(milliseconds, 1)) * _STEPS_OF_DOUBLING)
 
 
 def milliseconds_of(step: int) -> int:
-    """Return the duration that stands for a step."""
+    """Return the duration of a step."""
     return round(2 ** (step / _STEPS_OF_DOUBLING))
 
 
 class Outcome(models.IntegerChoices):
-    """How a request ended, as its client saw it."""
+    """How a request ended for its client."""
 
     AT_ONCE = 1, _("answered at once")
     AFTER_FAIL_OVER = 2, _("answered after fail-over")
@@ -38,24 +38,26 @@ class Outcome(models.IntegerChoices):
 
 
 class LoggedRequest(models.Model):
-    """One request, from its beginning to the end of its answer. Never a body, never a path.
-
-    model_name: NO_MODEL when it named none. method: of HTTP; action: "generateContent", "" if none. tries: the key's id
-    and the status of its answer (0: none came), for each try. key: the last one that was tried. status: what the client
-    got; 499 when it left before. Durations in milliseconds, since the beginning; first_byte_ms is empty when no answer
-    was handed on.
-    """
+    """One request, without its path and body."""
 
     began = models.DateTimeField()
     request_id = models.CharField(max_length=128, db_index=True)
+    # The HTTP method.
     method = models.CharField(max_length=20)
+    # "generateContent", or "" if none.
     action = models.CharField(max_length=60, blank=True)
+    # NO_MODEL when it named none.
     model_name = models.CharField(_("model"), max_length=200)
+    # The key of the last attempt.
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="requests", db_index=False)
+    # For each attempt, [key id, status of the answer]; the status is 0 without an answer.
     attempts = models.JSONField(default=list)
+    # Sent to the client; 499 when it disconnected first.
     status = models.PositiveSmallIntegerField()
     outcome = models.PositiveSmallIntegerField(choices=Outcome.choices)
+    # How long it waited for keys.
     waited_ms = models.PositiveIntegerField(default=0)
+    # From the start of the request; empty when no answer was passed on.
     first_byte_ms = models.PositiveIntegerField(null=True)
     duration_ms = models.PositiveIntegerField()
     prompt_tokens = models.PositiveBigIntegerField(default=0)
@@ -93,9 +95,10 @@ class ModelSums(models.Model):
 
 
 class ModelHour(ModelSums):
-    """In an hour. hour: the beginning of one, UTC."""
+    """The requests of an hour."""
 
     pk = models.CompositePrimaryKey("hour", "model_name")
+    # The start of the hour, UTC.
     hour = models.DateTimeField()
 
     def __str__(self) -> str:
@@ -103,7 +106,7 @@ class ModelHour(ModelSums):
 
 
 class ModelDay(ModelSums):
-    """On a quota day, without the hours that are still kept."""
+    """The requests of a quota day, without the hours that still have rows of their own."""
 
     pk = models.CompositePrimaryKey("day", "model_name")
     day = models.DateField()
@@ -113,11 +116,12 @@ class ModelDay(ModelSums):
 
 
 class FirstByte(models.Model):
-    """How many answers for a model had their first byte after so long, in an hour. step: see `first_byte_step`."""
+    """A histogram, by hour, of the time to the first byte of a model's answers."""
 
     pk = models.CompositePrimaryKey("hour", "model_name", "step")
     hour = models.DateTimeField()
     model_name = models.CharField(max_length=200)
+    # As in `first_byte_step`.
     step = models.PositiveSmallIntegerField()
     answers = models.PositiveBigIntegerField(default=0)
 
@@ -126,7 +130,7 @@ class FirstByte(models.Model):
 
 
 class FirstByteDay(models.Model):
-    """The same of a quota day, without the hours that are still kept."""
+    """The same by quota day, without the hours that still have rows of their own."""
 
     pk = models.CompositePrimaryKey("day", "model_name", "step")
     day = models.DateField()
@@ -135,7 +139,7 @@ class FirstByteDay(models.Model):
     answers = models.PositiveBigIntegerField(default=0)
 
     class Meta:
-        # With the number in it, the sums over years read the index alone.
+        # It includes the number, so that sums over years read only the index.
         indexes = [models.Index(fields=["day", "model_name", "step", "answers"], name="first_byte_day_sums")]
 
     def __str__(self) -> str:
@@ -143,7 +147,7 @@ class FirstByteDay(models.Model):
 
 
 class KeyHour(models.Model):
-    """What a key answered in an hour: tries, by what came of them."""
+    """The attempts with a key in an hour, by outcome."""
 
     pk = models.CompositePrimaryKey("key_id", "hour")
     key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="hours", db_index=False)

@@ -1,4 +1,4 @@
-"""The members of the pool."""
+"""The keys of the pool."""
 
 from datetime import datetime, timedelta
 from typing import Self
@@ -14,18 +14,18 @@ from proxy.models.projects import CHUNK, Project
 from proxy.models.quotas import Quota, lock_quotas
 from proxy.security.masking import last_four
 
-# When a key that went bad is asked about, and how long the pauses get, which double each time.
+# When a key that turned bad is checked first. The pause doubles with each check, up to the longest.
 FIRST_CHECK_AFTER = timedelta(minutes=10)
 LONGEST_CHECK_PAUSE = timedelta(days=1)
 
 
 def key_label(key_id: int, name: str, secret: str | None) -> str:
-    """Return how logs and headers call a key: its name, or number, and the last four characters of its secret."""
+    """Return a key's name in logs and headers: its name or number, and the last four characters of its secret."""
     return f"{name or f'key {key_id}'} {last_four(secret) if secret else '(deleted)'}"
 
 
 def shown_label(key_id: int, name: str, secret: str | None) -> str:
-    """Return how pages call a key: as `key_label`, in the reader's language."""
+    """Return a key's name on pages: as `key_label`, in the reader's language."""
     name = name or gettext("key %(number)s") % {"number": key_id}
     four = last_four(secret) if secret else gettext("(deleted)")
     return f"{name} {four}"
@@ -42,7 +42,7 @@ FAULTS = [
 
 
 class KeyState(models.TextChoices):
-    """What can be said of a key as a whole; resting is said for each model."""
+    """The state of a key as a whole. Whether it is rate-limited depends on the model."""
 
     USABLE = "usable", _("usable")
     DISABLED = "disabled", _("disabled")
@@ -54,35 +54,35 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     """Keys of the pool."""
 
     def usable(self) -> Self:
-        """Keys that take part in the rotation: enabled, and nothing wrong with them."""
+        """Keys in the rotation: enabled, and not bad."""
         return self.filter(is_enabled=True, fault="", deleted_at=None)
 
     def present(self) -> Self:
-        """Keys that were not deleted."""
+        """Keys that are not deleted."""
         return self.filter(deleted_at=None)
 
     def bad(self) -> Self:
-        """Keys that Google does not take any more."""
+        """Keys that Google rejects."""
         return self.present().exclude(fault="")
 
     def disabled(self) -> Self:
-        """Those that somebody disabled; bad ones are bad before all."""
+        """Keys that were disabled. Those that are also bad count as bad."""
         return self.filter(is_enabled=False, fault="", deleted_at=None)
 
     def count_by_state(self) -> dict[KeyState, int]:
-        """Return how many there are in each state; one query."""
-        is_there, is_good = Q(deleted_at=None), Q(fault="")
+        """Return how many keys there are in each state, in one query."""
+        is_present, is_good = Q(deleted_at=None), Q(fault="")
         states = {
-            KeyState.USABLE: is_there & is_good & Q(is_enabled=True),
-            KeyState.DISABLED: is_there & is_good & Q(is_enabled=False),
-            KeyState.BAD: is_there & ~is_good,
-            KeyState.DELETED: ~is_there,
+            KeyState.USABLE: is_present & is_good & Q(is_enabled=True),
+            KeyState.DISABLED: is_present & is_good & Q(is_enabled=False),
+            KeyState.BAD: is_present & ~is_good,
+            KeyState.DELETED: ~is_present,
         }
-        counts = self.aggregate(**{state.value: Count("id", filter=those) for state, those in states.items()})
+        counts = self.aggregate(**{state.value: Count("id", filter=condition) for state, condition in states.items()})
         return {state: counts[state.value] for state in states}
 
-    def resting(self, moment: datetime) -> Self:
-        """Keys whose project is exhausted for at least one model."""
+    def limited(self, moment: datetime) -> Self:
+        """Keys whose project is rate-limited or exhausted for at least one model."""
         return self.filter(project__in=ExhaustionEvent.objects.in_force(moment).values("project"))
 
     def enable(self, moment: datetime) -> int:
@@ -92,12 +92,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.change(moment, is_enabled=False)
 
     def mark_bad(self, fault: Fault, reason: str, moment: datetime) -> int:
-        """Take keys out of the rotation because Google says why; one that is bad already keeps its first reason."""
+        """Take keys out of the rotation with Google's reason. A key that is already bad keeps its first reason."""
         values = {"fault": fault, "fault_reason": reason[:300], "fault_since": moment}
         return self.filter(fault="").change(moment, **values, next_check=moment + FIRST_CHECK_AFTER)
 
     def put_off_check(self, moment: datetime) -> int:
-        """Say when bad keys are asked about again: when they have been bad for twice as long, at most a day later."""
+        """Schedule the next check of bad keys for when they have been bad twice as long, at most a day from now."""
         put_off = 0
         for key in self.exclude(fault_since=None):
             since = key.fault_since or moment
@@ -106,20 +106,20 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return put_off
 
     def take_due_checks(self, moment: datetime, at_most: int = 100) -> list["ApiKey"]:
-        """Return bad keys to be asked about now, each to one caller only: its next time is later from now on."""
+        """Return the bad keys whose check is due, and schedule their next one, so that each goes to a single caller."""
         with transaction.atomic():
-            # Without a time: went bad before there were checks.
+            # Keys without a time turned bad before there were checks.
             due = self.bad().filter(Q(next_check=None) | Q(next_check__lte=moment)).select_for_update()
             keys = list(due.order_by("next_check")[:at_most])
             ApiKey.objects.filter(id__in=[key.pk for key in keys]).put_off_check(moment)
         return keys
 
     def clear_fault(self, moment: datetime) -> int:
-        """Bring keys back that work again."""
+        """Return keys that work again to the rotation."""
         return self.change(moment, fault="", fault_reason="", fault_since=None, next_check=None)
 
     def revive(self, moment: datetime) -> int:
-        """Bring keys back: no fault, and no exhaustion in force of theirs, which is that of their projects."""
+        """Return keys to the rotation: clear their faults, and end the cooldowns of their projects."""
         with transaction.atomic():
             projects = list(self.values_list("project", flat=True))
             ExhaustionEvent.objects.filter(project__in=projects).in_force(moment).update(until=moment)
@@ -127,11 +127,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             return self.clear_fault(moment)
 
     def forget(self, moment: datetime) -> int:
-        """Delete keys, as people say: the secret is gone for good, the history stays under the key's name."""
+        """Delete keys: the secret is gone for good, the history stays under the key's name."""
         return self.change(moment, secret=None, deleted_at=moment)
 
     def change(self, moment: datetime, **values: object) -> int:
-        """Write `values` to these keys, and what follows for their quotas; return how many keys there were."""
+        """Write `values` to these keys and recompute their quotas; return how many keys there were."""
         changed = 0
         with transaction.atomic():
             ids = list(self.values_list("id", flat=True))
@@ -142,12 +142,12 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return changed
 
     def move_to(self, name: str, moment: datetime) -> int:
-        """Say that these keys belong to the project of this name (""; it is not known); return how many moved.
+        """Move these keys to the project with this name ("" if unknown); return how many moved.
 
-        What is known of a project without a name goes with its key: it was the same project all the time.
+        What is known about a project without a name moves with its key: it was the same project all along.
         """
         with transaction.atomic(), connection.cursor() as cursor:
-            lock_quotas(cursor)  # before reading: others move keys, too
+            lock_quotas(cursor)  # before reading, since others may move keys too
             moved = list(self.exclude(project__name=name).select_related("project"))
             for key in moved:
                 project = Project.objects.named(name)
@@ -162,23 +162,23 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
 
 class ApiKey(models.Model):
-    """A member of the pool: one Gemini API key, and the Google project it belongs to."""
+    """A Gemini API key in the pool, and the Google project that it belongs to."""
 
-    name = models.CharField(max_length=100, blank=True, help_text=_("How people call this key. May stay empty."))
+    name = models.CharField(max_length=100, blank=True, help_text=_("A name for this key. Optional."))
     secret = models.CharField(
         max_length=300,
         unique=True,
         null=True,
         editable=False,
-        help_text=_("The key itself, as Google AI Studio shows it. It cannot be read again later."),
+        help_text=_("The key itself, as shown in Google AI Studio. Nobody can read it here again."),
     )
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="keys")
     is_enabled = models.BooleanField(_("enabled"), default=True, help_text=_("Only enabled keys are in the rotation."))
     fault = models.CharField(max_length=20, blank=True, editable=False, choices=FAULTS)
     fault_reason = models.CharField(max_length=300, blank=True, editable=False)
     fault_since = models.DateTimeField(null=True, editable=False)
-    next_check = models.DateTimeField(null=True, editable=False, help_text=_("When a bad key is asked about again."))
-    last_used = models.DateTimeField(null=True, editable=False, help_text=_("To the minute."))
+    next_check = models.DateTimeField(null=True, editable=False, help_text=_("When a bad key is checked again."))
+    last_used = models.DateTimeField(null=True, editable=False, help_text=_("Accurate to a minute."))
     created_at = models.DateTimeField(auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
@@ -200,12 +200,12 @@ class ApiKey(models.Model):
 
     @property
     def masked(self) -> str:
-        """The last four characters of the secret; "deleted" when there is none any more."""
+        """The last four characters of the secret, or "deleted"."""
         return last_four(self.secret) if self.secret else gettext("deleted")
 
     @property
     def label(self) -> str:
-        """How pages call the key: name (or number) and last four characters."""
+        """The key's name on pages: name or number, and last four characters."""
         return shown_label(self.pk, self.name, self.secret)
 
     @property

@@ -1,4 +1,4 @@
-"""Google projects, which quotas belong to."""
+"""Google projects: the owners of quotas."""
 
 from django.db import models
 from django.db.models import Count, Q
@@ -12,21 +12,21 @@ class ProjectQuerySet(models.QuerySet["Project"]):
     """Google projects."""
 
     def named(self, name: str) -> "Project":
-        """Return the project of this name, made if there was none; for "" a new one, whose name is not known yet."""
+        """Return the project with this name, creating it if necessary; for "", a new project whose name is unknown."""
         return self.get_or_create(name=name)[0] if name else self.create()
 
     def drop_empty(self) -> None:
-        """Delete those without a name and without a key: nobody could ever speak of them."""
+        """Delete projects without a name and without a key: nothing can refer to them."""
         self.filter(name="").annotate(size=Count("keys")).filter(size=0).delete()
 
 
 class Project(models.Model):
-    """A Google project: what quotas belong to. As long as its name is not known, it holds one key."""
+    """A Google project, which owns quotas. While its name is unknown, it has exactly one key."""
 
     name = models.CharField(
         max_length=100,
         blank=True,
-        help_text=_("Its number or id, as Google shows it, or any name: keys of one project share its quotas."),
+        help_text=_("The project's number or ID at Google, or any name. Keys of one project share its quotas."),
     )
 
     objects = ProjectQuerySet.as_manager()
@@ -35,4 +35,4 @@ class Project(models.Model):
         constraints = [models.UniqueConstraint(fields=["name"], condition=~Q(name=""), name="one_project_of_a_name")]
 
     def __str__(self) -> str:
-        return self.name or gettext("not known")
+        return self.name or gettext("unknown")

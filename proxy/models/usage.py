@@ -1,4 +1,4 @@
-"""What keys did, day by day: the long memory."""
+"""The daily usage of keys, which is kept forever."""
 
 from django.db import models
 from django.utils.translation import gettext
@@ -8,19 +8,19 @@ from proxy.models.keys import ApiKey
 
 
 class DailyUsage(models.Model):
-    """What a key did for a model on a quota day. Only `ledger/api.py` adds to it.
-
-    answers: everything but a 429 (as in key_usage.txt); errors: those answers with a status of 400 and more.
-    """
+    """The usage of a key for a model on a quota day. Written by the ledger and by importusage."""
 
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage")
     model_name = models.CharField(max_length=200, blank=True)
     day = models.DateField(help_text=_("The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise."))
+    # Every answer except a 429, as in key_usage.txt.
     answers = models.PositiveBigIntegerField(default=0)
     imported_answers = models.PositiveBigIntegerField(
-        default=0, editable=False, help_text=_("How many of the answers came from a key_usage.txt.")
+        default=0, editable=False, help_text=_("How many of the answers were imported from a key_usage.txt.")
     )
+    # Answers with a status of 400 or more.
     errors = models.PositiveBigIntegerField(default=0)
+    # 429s.
     refusals = models.PositiveBigIntegerField(default=0)
     prompt_tokens = models.PositiveBigIntegerField(default=0)
     output_tokens = models.PositiveBigIntegerField(default=0)

@@ -31,7 +31,7 @@ def today(moment: datetime) -> date:
 def pool_state(moment: datetime) -> PoolState:
     """Count the keys of the pool; two queries."""
     counts = ApiKey.objects.count_by_state()
-    resting = ApiKey.objects.usable().resting(moment).count()
+    resting = ApiKey.objects.usable().limited(moment).count()
     return PoolState(counts[KeyState.USABLE], resting, counts[KeyState.BAD], counts[KeyState.DISABLED])
 
 
