@@ -115,7 +115,7 @@ def test_limits_that_are_forgotten_or_set_leave_an_entry(person: Client) -> None
     assert Quota.objects.get(model_name=FLASH).requests_per_day == 7
     set_by_hand, forgotten = exported(person)
     assert (forgotten["what"], forgotten["on_which"]) == ("Forgot what Google told", before)
-    assert "Requests a day" in set_by_hand["what"]
+    assert "Requests per day" in set_by_hand["what"]
     assert FLASH in set_by_hand["what"]
 
 

@@ -515,7 +515,7 @@ def test_a_day_that_is_not_spent_turns_at_midnight_too(clocks: Clocks, service: 
 
 
 @pytest.mark.parametrize("hours", [3, -3, 30, -30, 24 * 400, -24 * 400])
-def test_setting_the_wall_clock_passes_no_minute_and_keeps_no_project_resting(
+def test_setting_the_wall_clock_passes_no_minute_and_ends_no_cooldown_too_late(
     clocks: Clocks, service: Ledger, pool: Pool, hours: int
 ) -> None:
     pool("one")

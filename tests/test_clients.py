@@ -135,9 +135,9 @@ def test_google_genai_asks_and_streams_async(google: genai.Client) -> None:
 
 def test_google_genai_shows_when_the_first_key_comes_back(google: genai.Client, gemini: FakeGemini) -> None:
     began = time.monotonic()
-    with pytest.raises(errors.ServerError, match=rf"All keys for {EXHAUSTED} are resting.*comes back in \d+ hours"):
+    with pytest.raises(errors.ServerError, match=rf"All keys for {EXHAUSTED} are rate-limited.*available in \d+ hours"):
         google.models.generate_content(model=EXHAUSTED, contents="Hello")
-    with pytest.raises(errors.ServerError, match="are resting"):
+    with pytest.raises(errors.ServerError, match="are rate-limited"):
         list(google.models.generate_content_stream(model=EXHAUSTED, contents="Hello"))
 
     assert time.monotonic() - began < 10
@@ -202,7 +202,7 @@ def test_openai_shows_when_the_first_key_comes_back_and_does_not_try_again(
     openai_client: openai.OpenAI, gemini: FakeGemini
 ) -> None:
     began = time.monotonic()
-    with pytest.raises(openai.InternalServerError, match=rf"All keys for {EXHAUSTED} are resting") as caught:
+    with pytest.raises(openai.InternalServerError, match=rf"All keys for {EXHAUSTED} are rate-limited") as caught:
         openai_client.chat.completions.create(model=EXHAUSTED, messages=[{"role": "user", "content": "Hello"}])
 
     assert time.monotonic() - began < 5
@@ -245,7 +245,7 @@ def test_google_genai_2_works(service: Service) -> None:
     assert "".join(found["stream"]) == "".join(found["async"]) == TEXT
     assert f"models/{FLASH}" in found["models"]
     assert found["error"][:2] == [503, "UNAVAILABLE"]
-    assert "are resting" in found["error"][2]
+    assert "are rate-limited" in found["error"][2]
 
 
 @in_other_venv
@@ -254,7 +254,7 @@ def test_litellm_works_by_both_of_its_routes(service: Service) -> None:
 
     for route in ("gemini", "openai"):
         assert (found[route]["text"], found[route]["tokens"], found[route]["stream"]) == (TEXT, TOTAL_TOKENS, TEXT)
-        assert f"All keys for {EXHAUSTED} are resting" in found[route]["error"]
+        assert f"All keys for {EXHAUSTED} are rate-limited" in found[route]["error"]
 
 
 def test_google_genais_own_tests_pass(service: Service, gemini: FakeGemini, tmp_path: Path) -> None:

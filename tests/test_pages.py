@@ -178,7 +178,7 @@ def test_who_runs_out_first_is_told_with_the_time(limited: list[Quota]) -> None:
 )
 def test_a_model_lasts_if_it_goes_on_as_today(left: int, asked: int, end: str | None) -> None:
     moment = datetime(2026, 11, 25, 12, 30, tzinfo=PACIFIC)
-    row = remaining.Remaining(FLASH, left, used=0, limit=left, known=1, all=1, asked=asked)
+    row = remaining.Remaining(FLASH, left, used=0, limit=left, known=1, all=1, requests=asked)
     used_up_at = remaining.used_up_at(row, moment)
     assert (used_up_at and used_up_at.strftime("%H:%M")) == end
 
@@ -196,7 +196,7 @@ def test_what_is_left_of_a_project_that_rests_until_the_reset_is_nothing(limited
     [
         (2, 10, "at today&#x27;s rate, they last until the reset"),
         (2, 150, f"{FLASH}: used up at 16:40"),
-        (1, 150, f"{FLASH}: lasts until 14:35 at least"),
+        (1, 150, f"{FLASH}: lasts at least until 14:35"),
         (0, 150, "no limit is known yet"),
     ],
 )
@@ -244,7 +244,7 @@ def test_numbers_stay_numbers_in_csv() -> None:
     ("query", "problem"),
     [
         ("range=1y", "There is no such range."),
-        ("range=custom", "Write both days like"),
+        ("range=custom", "Write both days as"),
         ("range=custom&from=2026-11-02&to=2026-11-01", "The first day must come before the last"),
         ("range=custom&from=0001-01-01&to=9999-12-31", "The first day must come before the last"),
         ("key=999", "There is no such key."),
@@ -279,7 +279,7 @@ def test_the_overview_counts_a_day(person: Client, pool: Pool, limited: list[Quo
     assert [row["left"] for row in tables["left"]] == [100]
     assert [row["model"] for row in tables["models"]] == [FLASH]
     assert sum(row["at_once"] for row in tables["traffic"]) == 1
-    assert "+0 % against the period before" in page
+    assert "+0 % from the previous period" in page
     assert "used up at" not in str(tables["left"])
 
 
@@ -290,7 +290,7 @@ def test_the_overview_of_a_key_shows_nothing_of_others(person: Client, pool: Poo
     DailyUsage.objects.create(key=key, model_name=PRO, day=date(2026, 11, 25), answers=5, errors=2, refusals=4)
     with time_machine.travel(NOW, tick=False):
         [row] = exported(person, f"/dashboard/?key={key.pk}")["models"]
-        assert "known of the whole pool only" in shown(person, f"/dashboard/?key={key.pk}")
+        assert "measured for the whole pool only" in shown(person, f"/dashboard/?key={key.pk}")
         weeks = exported(person, f"/dashboard/?key={key.pk}&range=custom&from=2026-01-01&to=2026-11-25")["traffic"]
 
     assert (row["model"], row["requests"], row["failed"], row["refused"], row["p50"]) == (PRO, 9, 2, 4, None)
@@ -317,7 +317,7 @@ def test_every_name_is_a_link_with_the_same_filters(person: Client, pool: Pool) 
 
 def test_a_number_against_nothing_is_no_percentage(person: Client, pool: Pool) -> None:
     pool("one")
-    assert "none in the period before" in shown(person, "/dashboard/")
+    assert "none in the previous period" in shown(person, "/dashboard/")
 
 
 # The log

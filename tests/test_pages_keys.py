@@ -84,7 +84,7 @@ def rest(key: ApiKey, model_name: str = FLASH, until: datetime | None = None) ->
 
 
 def one_of_each(pool: Pool) -> list[ApiKey]:
-    """Return keys that are usable, resting, bad and disabled."""
+    """Return keys that are usable, rate-limited, bad and disabled."""
     keys = pool("good", "rest", "bad!", "idle")
     rest(keys[1], until=timezone.now() + timedelta(hours=2))
     ApiKey.objects.filter(pk=keys[2].pk).mark_bad(Fault.SUSPENDED, "it was suspended", timezone.now())
@@ -101,7 +101,7 @@ def test_each_key_tells_how_it_stands(person: Client, pool: Pool) -> None:
         states = [row["state"] for row in records(person)]
     assert states == [
         "● usable",
-        f"◐ resting for {FLASH} until 2026-11-25 14:30",
+        f"◐ exhausted for {FLASH} until 2026-11-25 14:30",
         "✕ bad since 2026-11-25 12:30: suspended: it was suspended",
         "○ disabled",
     ]
@@ -112,17 +112,17 @@ def test_a_key_that_rests_for_several_models_names_the_longest_rest(person: Clie
         [key] = pool("one")
         rest(key, until=NOW + timedelta(hours=1))
         rest(key, PRO, until=NOW + timedelta(hours=3))
-        assert records(person)[0]["state"] == f"◐ resting for {PRO} until 2026-11-25 15:30, and for 1 more"
+        assert records(person)[0]["state"] == f"◐ exhausted for {PRO} until 2026-11-25 15:30, and for 1 more"
         rest(key, "", until=None)
-        assert records(person)[0]["state"] == "◐ resting for all models until somebody acts, and for 2 more"
-        assert records(person, f"{KEYS}?model={FLASH}")[0]["state"].endswith("until somebody acts, and for 1 more")
+        assert records(person)[0]["state"] == "◐ unavailable for all models until revived manually, and for 2 more"
+        assert records(person, f"{KEYS}?model={FLASH}")[0]["state"].endswith("until revived manually, and for 1 more")
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
         ("usable", ["good", "rest"]),
-        ("resting", ["rest"]),
+        ("limited", ["rest"]),
         ("bad", ["bad!"]),
         ("disabled", ["idle"]),
         ("nonsense", ["good", "rest", "bad!", "idle"]),
@@ -377,7 +377,7 @@ def test_only_staff_see_keys_and_only_from_our_own_page(person: Client, pool: Po
 def test_each_box_has_a_label(person: Client, pool: Pool) -> None:
     [key] = pool("one")
     box = f'<label class="choice"><input type="checkbox" name="chosen" value="{key.pk}">'
-    assert f'{box}<span class="visually-hidden">Choose {key.label}</span></label>' in page_of(person)
+    assert f'{box}<span class="visually-hidden">Select {key.label}</span></label>' in page_of(person)
 
 
 # The page of a key
@@ -511,7 +511,7 @@ def test_what_google_refused_is_listed_newest_first(person: Client, pool: Pool) 
         rest(key, "", until=None)
         rest(other, PRO, until=NOW + timedelta(hours=1))
         last, first = records(person, f"{KEYS}{key.pk}/", "exhaustion")
-    assert (last["model"], last["until"]) == ("all models", "somebody acts")
+    assert (last["model"], last["until"]) == ("all models", "revived manually")
     assert first == {
         "model": FLASH,
         "why": "requests or tokens a day",

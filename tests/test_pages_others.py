@@ -21,7 +21,7 @@ from pytest_django.fixtures import Settings
 
 import keymanager
 from proxy.dashboard.parts.lanes import hours, lanes
-from proxy.dashboard.reports.exhaustion import MOST_LANES, MOST_RESTS, QuotaDay, median_of, needed
+from proxy.dashboard.reports.exhaustion import MOST_EVENTS, MOST_LANES, QuotaDay, median_of, needed
 from proxy.dashboard.reports.health import SETTINGS
 from proxy.gemini.refusals import Fault, Window
 from proxy.gemini.tokens import Tokens
@@ -89,7 +89,7 @@ def figures(page: str) -> list[str]:
 def test_a_project_that_ran_out_is_told_with_model_reason_and_times(person: Client) -> None:
     rest(key_of("p1"), NOON)
 
-    [row] = tables(person, ADDRESS)["rests"]
+    [row] = tables(person, ADDRESS)["events"]
 
     assert row == {
         "project": "p1",
@@ -108,11 +108,11 @@ def test_a_day_has_what_began_before_it_and_not_what_was_over_or_came_later(pers
     rest(three, DAY.start - timedelta(days=90), None, model="", window=Window.CREDITS)
     rest(four, DAY.end, None)
 
-    rows = tables(person, ADDRESS)["rests"]
+    rows = tables(person, ADDRESS)["events"]
 
     assert {row["project"] for row in rows} == {"two", "three"}
     assert [(row["model"], row["until"]) for row in rows if row["project"] == "three"] == [
-        ("all models", "somebody acts")
+        ("all models", "revived manually")
     ]
     assert figures(person.get(ADDRESS).content.decode()) == ["0", "–", "0", "2"]
 
@@ -122,7 +122,7 @@ def test_who_ran_out_of_the_day_first_stands_first(person: Client) -> None:
     rest(key_of("barred"), DAY.start - timedelta(days=9), None, window=Window.NONE)
     rest(key_of("early"), NOON)
 
-    assert [row["project"] for row in tables(person, ADDRESS)["rests"]] == ["early", "late", "barred"]
+    assert [row["project"] for row in tables(person, ADDRESS)["events"]] == ["early", "late", "barred"]
 
 
 def test_names_lead_to_keys_and_models_and_keep_the_filters(person: Client) -> None:
@@ -143,9 +143,9 @@ def test_filters_narrow_a_day_and_stay_with_it(person: Client) -> None:
     rest(two, NOON, model=PRO)
     rest(two, NOON, None, model="", window=Window.CREDITS)
 
-    assert [row["model"] for row in tables(person, f"{ADDRESS}&model={FLASH}")["rests"]] == [FLASH, "all models"]
-    assert {row["project"] for row in tables(person, f"{ADDRESS}&project={two.project_id}")["rests"]} == {"two"}
-    assert {row["project"] for row in tables(person, f"{ADDRESS}&key={one.pk}")["rests"]} == {"one"}
+    assert [row["model"] for row in tables(person, f"{ADDRESS}&model={FLASH}")["events"]] == [FLASH, "all models"]
+    assert {row["project"] for row in tables(person, f"{ADDRESS}&project={two.project_id}")["events"]} == {"two"}
+    assert {row["project"] for row in tables(person, f"{ADDRESS}&key={one.pk}")["events"]} == {"one"}
     page = person.get(f"{ADDRESS}&model={FLASH}&project={one.project_id}").content.decode()
     assert f"&amp;project={one.project_id}&amp;day=2026-11-20" in page
     assert f"&amp;model={FLASH}&amp;day=2026-11-20" in page
@@ -156,7 +156,7 @@ def test_a_day_that_cannot_be_is_told_and_today_is_shown(person: Client, text: s
     response = person.get("/dashboard/exhaustion/", {"day": text})
 
     assert response.status_code == 200
-    assert "this is today." in response.content.decode()
+    assert "Showing today." in response.content.decode()
     assert response.context["shown_day"] == date(2026, 11, 21)
 
 
@@ -236,7 +236,7 @@ def test_more_than_a_hundred_lanes_are_said_to_be_more(person: Client) -> None:
 
 
 def test_so_many_projects_are_shown_as_there_is_room_for_all_their_rests(person: Client) -> None:
-    for name, minutes in (("one", MOST_RESTS - 10), ("two", 11), ("three", 1)):
+    for name, minutes in (("one", MOST_EVENTS - 10), ("two", 11), ("three", 1)):
         key = key_of(name)
         for minute in range(minutes):
             since = NOON + timedelta(minutes=minute)
@@ -252,12 +252,12 @@ def test_so_many_projects_are_shown_as_there_is_room_for_all_their_rests(person:
 
 def test_of_one_project_with_very_many_rests_the_first_are_shown(person: Client) -> None:
     key = key_of("one")
-    for minute in range(MOST_RESTS + 1):
+    for minute in range(MOST_EVENTS + 1):
         since = NOON + timedelta(minutes=minute)
         rest(key, since, since + timedelta(minutes=1), window=Window.MINUTE)
 
-    assert f"The first {MOST_RESTS} rests of it." in person.get(ADDRESS).content.decode()
-    assert len(tables(person, ADDRESS)["rests"]) == MOST_RESTS
+    assert f"The first {MOST_EVENTS} events of this project." in person.get(ADDRESS).content.decode()
+    assert len(tables(person, ADDRESS)["events"]) == MOST_EVENTS
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_needed_projects_are_told_for_each_model_and_the_largest_counts(person: 
         {"model": PRO, "projects": 1, "median": "12:00", "needed": 1},
     ]
     assert figures(page) == ["2", "12:00", "4", "2"]
-    assert "if requests had gone on at the same rate" in page
+    assert "at an unchanged rate" in page
 
 
 def test_what_was_imported_without_a_time_is_not_reckoned_with(person: Client) -> None:
@@ -296,7 +296,7 @@ def test_what_was_imported_without_a_time_is_not_reckoned_with(person: Client) -
     rest(key_of("two"), NOON)
 
     assert tables(person, ADDRESS)["models"] == [{"model": FLASH, "projects": 2, "median": "12:00", "needed": 1}]
-    assert "Imported without a time, and so not reckoned with: 1." in person.get(ADDRESS).content.decode()
+    assert "Not included, because they were imported without a time: 1." in person.get(ADDRESS).content.decode()
 
 
 # Models
@@ -381,8 +381,8 @@ def test_a_limit_set_by_hand_wins_and_projects_with_a_known_one_are_counted(pers
     Quota.objects.create(project=barred, model_name="-", requests_per_day=1)
 
     assert tables(person, "/dashboard/models/")["limits"] == [
-        {"model": FLASH, "limit": "requests a minute", "lowest": 5, "highest": 5, "known": 1, "projects": 3},
-        {"model": FLASH, "limit": "requests a day", "lowest": 20, "highest": 250, "known": 2, "projects": 3},
+        {"model": FLASH, "limit": "requests per minute", "lowest": 5, "highest": 5, "known": 1, "projects": 3},
+        {"model": FLASH, "limit": "requests per day", "lowest": 20, "highest": 250, "known": 2, "projects": 3},
     ]
     assert tables(person, f"/dashboard/models/?model={PRO}")["limits"] == []
 
@@ -419,7 +419,7 @@ def test_health_tells_versions_database_ledger_and_settings(person: Client) -> N
     assert {row["what"] for row in found["versions"]} == {"Key manager", "Django", "Python"}
     assert database["Kind and version"].startswith("sqlite 3.")
     assert database["File"] == connection.settings_dict["NAME"]
-    assert database["Size of the file"] == Path(database["File"]).stat().st_size
+    assert database["File size"] == Path(database["File"]).stat().st_size
     assert database["Migrations not applied"] == "none"
     assert database["Migrations applied"] > 10
     assert {row["value"] for row in found["ledger"]} == {0, 1000}
@@ -437,7 +437,7 @@ def test_health_counts_keys_by_state_and_rows_of_the_log(person: Client) -> None
     found = tables(person, "/dashboard/health/")
 
     assert found["keys"] == [{"state": state, "keys": 1} for state in ("usable", "disabled", "bad", "deleted")]
-    assert {row["what"]: row["value"] for row in found["database"]}["Requests in the log, about"] == 5
+    assert {row["what"]: row["value"] for row in found["database"]}["Requests in the log (approximate)"] == 5
 
 
 def test_health_names_a_missing_migration(person: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,9 +490,9 @@ def test_of_another_database_only_the_place_is_told(monkeypatch: pytest.MonkeyPa
 def test_the_well_known_token_is_told_as_such_and_not_shown(person: Client) -> None:
     page = person.get("/dashboard/health/").content.decode()
 
-    assert "the default (well known)" in page
+    assert "the well-known default" in page
     assert "PLACEHOLDER_GEMINI_TOKEN" not in page
-    assert "Of the worker process that answered just now" in page
+    assert "For the worker process that served this page" in page
 
 
 def test_health_has_no_range(person: Client) -> None:
@@ -549,7 +549,7 @@ def test_a_page_without_anything_says_so(person: Client, address: str) -> None:
     assert response.status_code == 200
     text = strip_tags(response.content.decode())
     if "exhaustion" in address:
-        assert "Nothing rested on this day." in text
+        assert "No project was rate-limited or exhausted on this day." in text
     if "models" in address:
         assert "No requests in this period." in text
         assert "No limit is known yet." in text

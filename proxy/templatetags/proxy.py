@@ -14,16 +14,17 @@ for _filter in (formats.model_name, formats.range_name, formats.shown, formats.c
 
 
 class SortLink(NamedTuple):
-    """Where a heading leads, and how the table is sorted by its column now: "ascending", "descending" or ""."""
+    """The link of a heading that sorts the table."""
 
     address: str
+    # How the table is sorted by this column now: "ascending", "descending" or "".
     order: str
     arrow: str
 
 
 @register.simple_tag(takes_context=True)
 def sort_link(context: RequestContext, table: Table, column: Column) -> SortLink:
-    """Return the link of a heading: sorted by its column, or the other way round if it is already."""
+    """Return a heading's link: sort by its column, or reverse the order if it is sorted by it already."""
     query = context["request"].GET.copy()
     query["sort"] = f"-{column.name}" if table.sort == column.name else column.name
     query.pop("after", None)
@@ -37,7 +38,7 @@ def sort_link(context: RequestContext, table: Table, column: Column) -> SortLink
 
 @register.simple_tag(takes_context=True)
 def export_link(context: RequestContext, table: Table, form: str) -> str:
-    """Return where a table is handed out as "csv" or "json": this very page, with all that narrows it."""
+    """Return the address of a table as "csv" or "json", with all filters of this page."""
     query = context["request"].GET.copy()
     query["format"], query["table"] = form, table.name
     return f"?{query.urlencode()}"

@@ -66,7 +66,7 @@ def test_filters_are_in_the_address_and_go_along_from_page_to_page(page: Page) -
     page.get_by_role("link", name="7 days").click()
     expect(page.get_by_role("link", name="7 days")).to_have_attribute("aria-current", "true")
     page.get_by_role("combobox", name="Model").select_option(FLASH)
-    page.get_by_role("button", name="Show").last.click()
+    page.get_by_role("button", name="Apply").last.click()
     page.wait_for_url(re.compile("model="))
     assert asked(page) == {"range": "7d", "model": FLASH}
     expect(page.locator("#models tbody tr")).to_have_count(1)
@@ -86,7 +86,7 @@ def test_two_days_can_be_chosen_by_hand(page: Page) -> None:
     page.goto(f"/dashboard/?model={FLASH}")
     last = page.get_by_label("to", exact=True).input_value()
     page.get_by_label("from", exact=True).fill(last)
-    page.get_by_role("button", name="Show").first.click()
+    page.get_by_role("button", name="Apply").first.click()
 
     assert asked(page) == {"range": "custom", "from": last, "to": last, "model": FLASH}
     expect(page.locator("#traffic tbody tr")).to_have_count(1)
@@ -141,14 +141,14 @@ def test_keys_are_sorted_searched_and_read_page_by_page(page: Page) -> None:
 
 def test_a_key_is_disabled_and_enabled_again(page: Page) -> None:
     page.goto("/dashboard/keys/?state=usable&sort=-used")
-    found = page.locator("#keys tbody tr").filter(has_text="● usable").first  # resting ones are usable, too
+    found = page.locator("#keys tbody tr").filter(has_text="● usable").first  # rate-limited ones are usable, too
     label = found.locator("th").get_by_role("link").inner_text()
     page.goto(f"/dashboard/keys/?q={label.partition(' ')[0]}")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=label, exact=True))
     for action, state in (("Disable", "disabled"), ("Enable", "usable")):
         row.get_by_role("checkbox", name=f"Choose {label}").check()
-        page.get_by_label("With the chosen keys").last.select_option(label=action)
-        page.get_by_role("button", name="Do it").click()
+        page.get_by_label("Selected keys").last.select_option(label=action)
+        page.get_by_role("group", name="Selected keys").get_by_role("button", name="Apply").click()
         expect(page.get_by_text(f"1 {action.lower()}d.")).to_be_visible()
         expect(row).to_contain_text(state)
 
@@ -220,14 +220,14 @@ def test_the_log_is_searched_and_read_page_by_page(page: Page) -> None:
     page.get_by_role("link", name="Newest").click()
 
     page.get_by_label("Outcome").select_option("3")
-    page.get_by_role("search").get_by_role("button", name="Show").click()
+    page.get_by_role("search").get_by_role("button", name="Apply").click()
     page.wait_for_url(re.compile("outcome=3"))
     outcomes = set(page.locator("#requests tbody tr td:nth-child(2)").all_inner_texts())
     assert outcomes == {"▲ refused"}
     request_id = page.locator("#requests tbody tr td").last.inner_text()
     page.goto("/dashboard/requests/")
-    page.get_by_label("Request id").fill(request_id)
-    page.get_by_label("Request id").press("Enter")
+    page.get_by_label("Request ID").fill(request_id)
+    page.get_by_label("Request ID").press("Enter")
     expect(page.locator("#requests tbody tr")).to_have_count(1)
 
 
@@ -248,7 +248,7 @@ def test_every_page_says_the_same_without_javascript(browser: Browser, demo: Ser
             assert not page.locator(".live").is_visible()
         page.goto("/dashboard/")
         page.get_by_role("combobox", name="Model").select_option(FLASH)
-        page.get_by_role("button", name="Show").last.click()
+        page.get_by_role("button", name="Apply").last.click()
         expect(page.locator("#models tbody tr")).to_have_count(1)
 
 

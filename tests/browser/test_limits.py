@@ -21,7 +21,7 @@ def test_what_google_told_is_seen_and_a_limit_set_by_hand_wins(
     page.goto("/admin/proxy/quota/")
     row = page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}")
     expect(row).to_contain_text("20 a day")
-    expect(row).to_contain_text("◐ resting until")
+    expect(row).to_contain_text("◐ rate-limited until")
     row.locator("input[name$=requests_per_day]").fill("50")
     page.get_by_role("button", name="Save").click()
 

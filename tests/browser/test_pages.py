@@ -79,8 +79,12 @@ def test_the_dashboard_tells_what_was_used_and_what_is_exhausted(
     # A request is told of once its answer is over, at the next write of the ledger.
     assert eventually(lambda: page.reload() and figure(page, "requests") == "6")
 
-    assert [figure(page, name) for name in ("requests", "usable keys", "of these resting")] == ["6", "5", "1"]
-    exhausted = page.locator("section[aria-labelledby=resting-title]")
+    assert [figure(page, name) for name in ("requests", "usable keys", "rate-limited for some models")] == [
+        "6",
+        "5",
+        "1",
+    ]
+    exhausted = page.locator("section[aria-labelledby=exhausted-title]")
     expect(exhausted).to_contain_text(FLASH)
     expect(exhausted).to_contain_text("requests or tokens a day")
     assert fits(page)

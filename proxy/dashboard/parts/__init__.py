@@ -1,1 +1,1 @@
-"""What pages are made of: tables, charts, filters, links."""
+"""The parts of pages: tables, charts, filters, links."""

@@ -1,33 +1,40 @@
-"""What a page is about, as its address says; kept from page to page."""
+"""The filters in the address of a page: a period, a model, a project and a key. Links keep them from page to page."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import TypeVar
+from datetime import datetime
+from functools import partial
+from typing import Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from proxy.dashboard.reports.period import DAYS, LONGEST_DAYS, Period
 from proxy.models import ApiKey, GeminiModel, Project
 
 RANGES = ("24h", *DAYS)
-_Row = TypeVar("_Row", Project, ApiKey)
+# A whole number in an address, such as the id of a row. It fits into a column of the database.
+NumberField = partial(forms.IntegerField, min_value=0, max_value=2**63 - 1, required=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """A period, the words for what it is about, and what was wrong with the address, if anything."""
+    """The filters of a page."""
 
     period: Period
+    # Those of `period`.
     project: Project | None
     key: ApiKey | None
+    # All model names, to choose from.
     models: list[str]
+    # What is wrong with the address, "" if nothing is.
     problem: str
 
     def query(self, **changes: object) -> str:
-        """Return the filters as the end of an address ("?range=7d&model=…"), with changes; "" leaves one out."""
+        """Return the filters as a query string ("?range=7d&model=…"), with changes; "" removes a filter."""
         period = self.period
         values: dict[str, object] = {"range": period.name, "model": period.model_name}
         values |= {"project": period.project_id, "key": period.key_id}
@@ -42,13 +49,13 @@ class Filters:
 
     @property
     def ranges(self) -> list[tuple[str, str, bool]]:
-        """The ranges to choose from: name, address, whether it is the one."""
+        """The ranges to choose from: name, address, whether it is the current one."""
         kept = {"from": "", "to": ""}
         return [(name, self.query(range=name, **kept), name == self.period.name) for name in RANGES]
 
     @property
     def without(self) -> list[tuple[str, str]]:
-        """What the page is narrowed to, each with the address of the page without it."""
+        """The active filters, each with the address of the page without it."""
         period = self.period
         named = [
             (period.model_name, self.query(model="")),
@@ -59,50 +66,70 @@ class Filters:
 
     @property
     def about_models(self) -> str:
-        """What numbers of models mean that are narrowed to some keys; "" if they are not."""
+        """A note on numbers by model when they are about one key or project; otherwise ""."""
         if not self.period.has_keys:
             return ""
         return _(
-            "Tries of these keys, by whole quota days; refused: Google's 429. "
-            "Times to the first byte are known of the whole pool only."
+            "Attempts with these keys, by whole quota days. Refused means a 429 from Google. "
+            "Times to the first byte are measured for the whole pool only."
         )
 
 
-def read_filters(request: HttpRequest, moment: datetime, default: str = "24h") -> Filters:
-    """Return what the address asks for; what makes no sense in it is told in `problem`, and left out. Three queries."""
-    problems: list[str] = []
-    given = request.GET
-    project = _found(Project, given.get("project", ""), _("There is no such project."), problems)
-    key = _found(ApiKey, given.get("key", ""), _("There is no such key."), problems)
+class FilterForm(forms.Form):
+    """The filters as people write them in an address: range, from, to, model, project, key."""
+
+    range = forms.ChoiceField(
+        choices=[(name, name) for name in (*RANGES, "custom")],
+        required=False,
+        error_messages={"invalid_choice": gettext_lazy("There is no such range.")},
+    )
+    model = forms.CharField(max_length=200, required=False)
+    project = forms.ModelChoiceField(
+        Project.objects.all(),
+        required=False,
+        error_messages={"invalid_choice": gettext_lazy("There is no such project.")},
+    )
+    key = forms.ModelChoiceField(
+        ApiKey.objects.all(),
+        required=False,
+        error_messages={"invalid_choice": gettext_lazy("There is no such key.")},
+    )
+
+    def __init__(self, data: QueryDict) -> None:
+        super().__init__(data)
+        if data.get("range") == "custom":
+            problem = dict.fromkeys(("required", "invalid"), _("Write both days as 2026-11-25."))
+            for name in ("from", "to"):
+                self.fields[name] = forms.DateField(input_formats=["%Y-%m-%d"], error_messages=problem)
+
+    def clean(self) -> dict[str, Any]:
+        first, last = self.cleaned_data.get("from"), self.cleaned_data.get("to")
+        if first and last and not (0 <= (last - first).days < LONGEST_DAYS and first.year > 2000 and last.year < 2200):
+            del self.cleaned_data["from"]
+            self.add_error(None, _("The first day must come before the last, within two years."))
+        return self.cleaned_data
+
+
+def read_filters(request: HttpRequest, moment: datetime) -> Filters:
+    """Return the filters in the address. Invalid ones are ignored, and named in `problem`. Three queries."""
+    form = FilterForm(request.GET)
+    form.is_valid()
+    values = form.cleaned_data
+    project, key = values.get("project"), values.get("key")
     of: dict[str, str | int] = {
-        "model_name": given.get("model", "")[:200],
+        "model_name": values.get("model", ""),
         "project_id": project.pk if project else 0,
         "key_id": key.pk if key else 0,
     }
-    name = given.get("range", default)
-    period = None
-    if name == "custom":
-        try:
-            first, last = date.fromisoformat(given.get("from", "")), date.fromisoformat(given.get("to", ""))
-        except ValueError:
-            problems.append(_("Write both days like 2026-11-25."))
-        else:
-            if 0 <= (last - first).days < LONGEST_DAYS and first.year > 2000 and last.year < 2200:
-                period = Period.of_days(first, last, settings.QUOTA_ZONE, "custom", **of)
-            else:
-                problems.append(_("The first day must come before the last, within two years."))
-    elif name not in RANGES:
-        problems.append(_("There is no such range."))
-    period = period or Period.ending(moment, name if name in RANGES else default, settings.QUOTA_ZONE, **of)
+    if "from" in values and "to" in values:
+        period = Period.of_days(values["from"], values["to"], settings.QUOTA_ZONE, "custom", **of)
+    else:
+        name = values.get("range") if values.get("range") in RANGES else RANGES[0]
+        period = Period.ending(moment, str(name), settings.QUOTA_ZONE, **of)
     models = list(GeminiModel.objects.order_by("model_name").values_list("model_name", flat=True))
-    return Filters(period, project, key, models, " ".join(problems))
+    return Filters(period, project, key, models, " ".join(problems_in(form)))
 
 
-def _found(model: type[_Row], text: str, problem: str, problems: list[str]) -> _Row | None:
-    if not text:
-        return None
-    manager = model._default_manager
-    found = manager.filter(pk=int(text)).first() if text.isascii() and text.isdigit() and len(text) < 19 else None
-    if found is None:
-        problems.append(problem)
-    return found
+def problems_in(form: forms.Form) -> list[str]:
+    """Return what is wrong with the values of a form, each problem once."""
+    return list(dict.fromkeys(str(problem) for problems in form.errors.values() for problem in problems))

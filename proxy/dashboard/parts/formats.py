@@ -1,4 +1,4 @@
-"""How pages word what the rows hold."""
+"""Formats values for pages."""
 
 from datetime import datetime
 from typing import Any
@@ -15,18 +15,18 @@ from proxy.models import NO_MODEL
 
 
 def model_name(name: str) -> str:
-    """Return a model's name as people read it; calls that name none have a word of their own."""
+    """Return a model's name for people; "(no model)" for calls that name none."""
     return _("(no model)") if name == NO_MODEL else name
 
 
 def range_name(name: str) -> str:
-    """Return the name of a range as people read it."""
+    """Return the name of a range for people."""
     words = {"24h": _("24 hours"), "7d": _("7 days"), "28d": _("28 days"), "90d": _("90 days")}
     return words.get(name, name)
 
 
 def shown(value: Any, kind: str = "") -> str:
-    """Return a value as a cell shows it: numbers with separators, durations with their unit, nothing as a dash."""
+    """Return a value as text: numbers with separators, durations with a unit, a dash for no value."""
     if value is None or value == "":
         return "–"
     if kind == "ms":
@@ -41,7 +41,7 @@ def shown(value: Any, kind: str = "") -> str:
 
 
 def content(cell: Cell, kind: str) -> SafeString:
-    """Return what stands in a cell. Not in the template, which takes three times as long for tables of many rows."""
+    """Return the HTML of a cell. A template would take three times as long for large tables."""
     inside = cell.html or conditional_escape(shown(cell.value, kind))
     if cell.href and not cell.html:
         inside = format_html('<a href="{}">{}</a>', cell.href, inside)

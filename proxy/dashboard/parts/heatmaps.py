@@ -12,33 +12,41 @@ from django.utils.formats import date_format, get_format
 from django.utils.translation import gettext as _
 
 WEEKS = 26
-_STEPS = 4  # and one for nothing
+_STEPS = 4  # besides the color for 0
 
 
 class Heading(NamedTuple):
-    """Of a column or row. full: for those who hear it; short: what there is room for, maybe nothing."""
+    """The heading of a column or row."""
 
+    # Read aloud by screen readers.
     full: str
+    # Shown; "" where there is no room.
     short: str = ""
 
 
-class Warmth(NamedTuple):
-    """A cell. value: None where there is nothing to be known; step: from 0 to 4."""
+class HeatCell(NamedTuple):
+    """A cell of a heat map."""
 
     title: str
+    # None where there is no value, as for a future day.
     value: int | None
+    # The number of its color, from 0 to 4.
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """rows: each with its heading and its cells, in the order of the columns. name: of the `Table` with the same."""
+    """A table of colored cells."""
 
+    # Of the `Table` with the same numbers.
     name: str
     title: str
+    # The heading of the column of headings.
     corner: str
     columns: Sequence[Heading]
-    rows: Sequence[tuple[Heading, Sequence[Warmth]]]
+    # Cells are in the order of the columns.
+    rows: Sequence[tuple[Heading, Sequence[HeatCell]]]
+    # The step of each color in use, and its values in words.
     legend: Sequence[tuple[int, str]]
     note: str = ""
 
@@ -49,7 +57,7 @@ def first_day(today: date) -> date:
 
 
 def calendar(name: str, title: str, answers: Mapping[date, int], today: date, note: str = "") -> HeatMap:
-    """Return 26 weeks as columns; days that are still to come are left empty."""
+    """Return 26 weeks as columns. Future days are empty."""
     first = first_day(today)
     weeks = [first + timedelta(weeks=number) for number in range(WEEKS)]
     scale = scale_of(answers.values())
@@ -69,15 +77,15 @@ def by_hour(
     answers: Mapping[tuple[date, int], int],
     days: Sequence[date],
     *,
-    is_there: Callable[[date, int], bool],
+    has_value: Callable[[date, int], bool],
     note: str = "",
 ) -> HeatMap:
-    """Return days as columns and their hours as rows. is_there: tells whether a day has that hour, and had it yet."""
+    """Return days as columns and hours as rows. has_value: tells whether a day has that hour, and it has begun."""
     scale = scale_of(answers.values())
     names = [_day(day) for day in days]
     rows = []
     for hour in range(24):
-        values = [answers.get((day, hour), 0) if is_there(day, hour) else None for day in days]
+        values = [answers.get((day, hour), 0) if has_value(day, hour) else None for day in days]
         cells = [_cell(f"{day}, {hour:02}:00", value, scale) for day, value in zip(names, values, strict=True)]
         rows.append((Heading(f"{hour:02}:00", f"{hour:02}" if hour % 3 == 0 else ""), cells))
     columns = [Heading(names[number], str(day.day) if number % 3 == 0 else "") for number, day in enumerate(days)]
@@ -85,25 +93,25 @@ def by_hour(
 
 
 def scale_of(values: Iterable[int]) -> list[int]:
-    """Return the highest value of each color; empty when there is none but 0.
+    """Return the highest value of each color; empty when all values are 0.
 
-    Each color has a quarter of the values, so that one outlier does not make all others look the same.
+    Each color covers a quarter of the values, so that one outlier does not make all others look the same.
     """
     found = sorted(filter(None, values))
     return [found[max(len(found) * step // _STEPS - 1, 0)] for step in range(1, _STEPS + 1)] if found else []
 
 
 def step_of(value: int, scale: Sequence[int]) -> int:
-    """Return 0 for nothing, else the number of the color of a value, from 1 to 4."""
+    """Return the number of a value's color: 0 for no answers, else from 1 to 4."""
     return bisect_left(scale, value) + 1 if value else 0
 
 
-def _cell(what: str, value: int | None, scale: Sequence[int]) -> Warmth:
-    return Warmth("", None, 0) if value is None else Warmth(f"{what}: {value}", value, step_of(value, scale))
+def _cell(title: str, value: int | None, scale: Sequence[int]) -> HeatCell:
+    return HeatCell("", None, 0) if value is None else HeatCell(f"{title}: {value}", value, step_of(value, scale))
 
 
 def _legend(scale: Sequence[int]) -> list[tuple[int, str]]:
-    """Return what each step that occurs stands for: its lowest and its highest value."""
+    """Return each step in use with its lowest and highest value."""
     spans = [(step, low + 1, high) for step, (low, high) in enumerate(pairwise([0, *scale]), 1) if low < high]
     return [(0, "0"), *((step, str(low) if low == high else f"{low}–{high}") for step, low, high in spans)]
 
@@ -118,5 +126,5 @@ def _day(day: date) -> str:
 
 
 def _week_begins() -> int:
-    """Return the day a week begins with, where people speak this language: 0 for Sunday, 1 for Monday."""
+    """Return the first day of the week in the current language: 0 for Sunday, 1 for Monday."""
     return int(get_format("FIRST_DAY_OF_WEEK"))

@@ -1,4 +1,4 @@
-"""Lanes: what rested on a quota day, drawn as plain SVG. All places are shares of the day, in percent of the width."""
+"""Lanes: the exhaustion events of a quota day, drawn as plain SVG. The width, in percent, is the day."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, tzinfo
@@ -17,7 +17,7 @@ from proxy.gemini.refusals import Window
 from proxy.models import ExhaustionEvent
 from proxy.models.exhaustion import WINDOWS
 
-# A letter for each window, and where its bar stands in a row: from the top, height. No two windows look the same.
+# For each window a letter, and the top and height of its bar in the row. No two windows look the same.
 _SHAPES = {
     Window.DAY: ("D", 1, 14),
     Window.MINUTE: ("M", 9, 6),
@@ -27,47 +27,53 @@ _SHAPES = {
     Window.UNKNOWN: ("?", 5, 6),
 }
 _ROW = 18
-_LEAST_WIDTH = 0.4  # percent: a minute would not be seen
-_RIGHT = 60  # percent: a word that begins further right stands before its bar
-_WIDE = 2  # percent: there is room for a letter; in ten times that, for a word
+_LEAST_WIDTH = 0.4  # percent; a minute would be invisible
+_RIGHT = 60  # percent; beyond this, the text goes to the left of its bar
+_WIDE = 2  # percent; room for a letter, and ten times this for text
 _MOST_WORDS = 3
 
 
 class Mark(NamedTuple):
-    """A bar: x and width in percent, y and height in pixels. text: beside it, at text_x; words: what it says."""
+    """A bar and its text."""
 
     window: str
+    # In percent, as SVG takes it.
     x: str
     width: str
+    # In pixels.
     y: int
     height: int
     text: str
     text_x: str
     anchor: str
     text_y: int
+    # Describes the bar.
     words: str
 
 
 class Lane(NamedTuple):
-    """A project's day. height: in pixels, a row for each model; label: its marks in words."""
+    """A project's day, with a row for each model."""
 
     name: str
     href: str
+    # In pixels.
     height: int
     marks: Sequence[Mark]
+    # Describes the first marks.
     label: str
 
 
 class Hour(NamedTuple):
-    """A line across the lanes. name: of the hour, "" where there is room for none."""
+    """A line across the lanes."""
 
+    # Of the hour; "" where there is no room.
     name: str
     x: str
     anchor: str
 
 
 class Shape(NamedTuple):
-    """What a bar looks like, and what it means."""
+    """The look of a bar, and its meaning."""
 
     window: str
     letter: str
@@ -77,14 +83,14 @@ class Shape(NamedTuple):
 
 
 def project_name(event: ExhaustionEvent) -> str:
-    """Return the project's name, or the key's where it has none, which holds one key then."""
+    """Return the project's name. A project without a name has one key, whose label is returned instead."""
     return event.project.name or event.key.label
 
 
 def lanes(events: Iterable[ExhaustionEvent], day: QuotaDay, address: str) -> list[Lane]:
-    """Return a lane for each project, in the order of `events`, which stand together by project.
+    """Return a lane for each project, in the order of `events`, which are grouped by project.
 
-    address: of a project's page, to which its id is added.
+    address: of a project's page, without its id at the end.
     """
     return [
         _lane(list(group), day, f"{address}{project_id}")
@@ -93,7 +99,7 @@ def lanes(events: Iterable[ExhaustionEvent], day: QuotaDay, address: str) -> lis
 
 
 def hours(day: QuotaDay, zone: tzinfo) -> list[Hour]:
-    """Return every third hour of the day, as clocks show them: those that are skipped or come twice move the others."""
+    """Return every third hour of the day, as clocks show them, also when the clocks change."""
     lines = []
     for hour in range(0, 25, 3):
         moment = datetime.combine(day.day, time(hour), zone).astimezone(UTC) if hour < 24 else day.end
@@ -103,19 +109,19 @@ def hours(day: QuotaDay, zone: tzinfo) -> list[Hour]:
 
 
 def grid(lines: Iterable[Hour], now: str) -> SafeString:
-    """Return the lines that stand in every lane. now: where it is now, "" on another day."""
+    """Return the vertical lines of every lane. now: the place of the current time, "" on another day."""
     line = '<line class="{0}" x1="{1}" x2="{1}" y1="0" y2="100%"/>'
     return format_html_join("", line, [*(("", hour.x) for hour in lines), *([("now", now)] if now else [])])
 
 
 def legend() -> list[Shape]:
-    """Return what each bar means."""
+    """Return the meaning of each bar."""
     words = dict(WINDOWS)
     return [Shape(window, letter, y, height, str(words[window])) for window, (letter, y, height) in _SHAPES.items()]
 
 
 def percent(share: float) -> str:
-    """Return a share as SVG takes it."""
+    """Return a share in percent, as SVG takes it."""
     return f"{share * 100:.3f}%"
 
 
@@ -128,12 +134,12 @@ def _words(event: ExhaustionEvent, day: QuotaDay) -> str:
         "model": _model(event),
         "why": event.get_window_display(),
         "since": _clock(event.since, day),
-        "until": _clock(event.until, day) if event.until else _("somebody acts"),
+        "until": _clock(event.until, day) if event.until else _("revived manually"),
     }
 
 
 def _clock(moment: datetime, day: QuotaDay) -> str:
-    """Return the time of day, with the date if it is another day's."""
+    """Return the time of day, with the date if it is on another day."""
     if moment == day.end:
         return _("the reset")
     return date_format(localtime(moment), "H:i" if day.start <= moment < day.end else "Y-m-d H:i")
@@ -159,7 +165,7 @@ def _mark(event: ExhaustionEvent, day: QuotaDay, top: int, *, is_named: bool) ->
     width = max(end - begin, _LEAST_WIDTH)
     x = min(begin, 100 - width)
     text = f"{letter} {_model(event)}" if is_named else letter if width > _WIDE else ""
-    # Within a wide bar, else behind it; before it where there is no room behind.
+    # Inside a wide bar, otherwise to its right, or to its left where there is no room.
     is_before = is_named and x > _RIGHT
     text_x = x - 0.6 if is_before else x + 0.6 if width > _WIDE * 10 or not is_named else x + width + 0.6
     return Mark(

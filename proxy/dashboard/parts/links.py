@@ -1,4 +1,4 @@
-"""Names that lead to the page of what they name, with the same filters."""
+"""Links from names to their pages, with the current filters."""
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -10,21 +10,21 @@ from proxy.models import NO_MODEL, ExhaustionEvent
 
 
 def model_link(name: str, filters: Filters) -> Cell:
-    """Return a model's name. Usage that was imported without one is as if it named none."""
+    """Return a model's name with a link to its page. Usage imported without a name counts as no model."""
     name = name or NO_MODEL
     return Cell(model_name(name), href=reverse("proxy:models") + filters.query(model=name))
 
 
-def rested_model(event: ExhaustionEvent, filters: Filters) -> Cell:
-    """Return the name of the model that is exhausted, unless all are."""
+def exhausted_model(event: ExhaustionEvent, filters: Filters) -> Cell:
+    """Return the model of an event, or "all models"."""
     return model_link(event.model_name, filters) if event.model_name else Cell(_("all models"))
 
 
 def project_link(project_id: int, name: str, filters: Filters) -> Cell:
-    """Return a project's name, which leads to its keys."""
+    """Return a project's name with a link to its keys."""
     return Cell(name, href=reverse("proxy:keys") + filters.query(project=project_id, key=""))
 
 
 def key_address(key_id: int, filters: Filters) -> str:
-    """Return where a key is shown."""
+    """Return the address of a key's page."""
     return reverse("proxy:key", args=[key_id]) + filters.query(key="")

@@ -1,4 +1,4 @@
-"""How every page answers: as HTML, or one of its tables as CSV or JSON."""
+"""Answers for every page: HTML, one of its tables as CSV, or its tables as JSON."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ View = Callable[..., HttpResponse]
 
 
 def dashboard_page(view: View) -> View:
-    """Let only staff see a page, and only look."""
+    """Restrict a page to staff and to GET and HEAD."""
     return require_safe(staff_member_required(wraps(view)(view)))
 
 
@@ -37,9 +37,9 @@ def answer(
     moment: datetime | None = None,
     **context: Any,
 ) -> HttpResponse:
-    """Answer with the template "proxy/{name}.html", or with what `?format=` and `?table=` ask for.
+    """Answer with the template "proxy/{name}.html", or with the tables that `?format=` and `?table=` select.
 
-    In the template, a table goes by its name: {{ tables.models }}.
+    Templates refer to tables by name: {{ tables.models }}.
     """
     by_name = {table.name: table for table in tables}
     table = by_name.get(request.GET.get("table", ""), tables[0] if tables else None)

@@ -1,4 +1,4 @@
-"""A small picture of the last days: an SVG made of numbers, and a sentence that says the same."""
+"""A small chart of the last days: an SVG, and a sentence for people who cannot see it."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -13,7 +13,7 @@ _STEP = 4  # a bar and the gap after it
 
 
 def sparkline(numbers: Sequence[int], days: Sequence[date]) -> SafeString:
-    """Return a bar for each day, the highest as high as the picture. numbers: none below 0; at least one."""
+    """Return a bar for each day, scaled to the highest. numbers: at least one, none negative."""
     most = max(numbers)
     heights = [-(-number * _HEIGHT // most) if number else 0 for number in numbers]
     bars = "".join(

@@ -1,4 +1,4 @@
-"""Figures, and tables: what a page shows as HTML, and hands out as CSV and JSON, from one definition."""
+"""Figures and tables. One definition gives a table's HTML, CSV and JSON."""
 
 import csv
 import io
@@ -12,10 +12,12 @@ from django.utils.translation import gettext as _
 
 
 class Column(NamedTuple):
-    """name: in CSV and JSON. kind: "", "number", "percent", "ms", "moment" or "words" (may wrap)."""
+    """A column of a table."""
 
+    # In CSV and JSON.
     name: str
     label: str
+    # "", "number", "percent", "ms", "second", "moment" or "words" (can wrap).
     kind: str = ""
 
 
@@ -30,39 +32,44 @@ def token_columns() -> list[Column]:
 
 
 class Cell(NamedTuple):
-    """A value that is shown with more than itself: an address, a second word below, a picture (safe HTML)."""
+    """A value with a link, a note or HTML of its own."""
 
     value: Any
     href: str = ""
+    # Small text behind the value.
     note: str = ""
+    # Safe HTML, shown in place of the value.
     html: str = ""
 
 
 class Figure(NamedTuple):
-    """A number at the top of the page. kind: as in a table; note: below it."""
+    """A number at the top of a page."""
 
     label: str
     value: object
+    # As in `Column`.
     kind: str = ""
+    # Small text below the number.
     note: str = ""
     href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """name: in the address of its CSV. rows: values in the order of the columns, the first one is the row's heading.
+    """A table of a page."""
 
-    empty: what to say, and to do, when there are no rows. sort: column by which it is sorted, with "-" for descending;
-    "": it cannot be sorted.
-    """
-
+    # In the address of its CSV, and in JSON.
     name: str
     title: str
     columns: Sequence[Column]
+    # Values in the order of the columns. The first one is the row's heading.
     rows: Sequence[Sequence[Any]]
+    # Shown when there are no rows: why, and what to do.
     empty: str = ""
     note: str = ""
+    # The column that it is sorted by, with a "-" in front for descending order; "" if it cannot be sorted.
     sort: str = ""
+    # The columns that it can be sorted by.
     sorts: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -82,7 +89,7 @@ class Table:
         return [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows]
 
     def csv(self) -> str:
-        """Return the rows as CSV, whose cells no spreadsheet takes for a formula."""
+        """Return the rows as CSV. No spreadsheet takes a cell for a formula."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow([_harmless(column.name) for column in self.columns])
@@ -101,5 +108,5 @@ _FORMULA = re.compile(r"""[\t\r\n]|[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20]""")  #
 
 
 def _harmless(value: Any) -> Any:
-    """Return a text that begins like a formula with an apostrophe before it; spreadsheets skip blanks and quotes."""
+    """Put an apostrophe in front of a text that looks like a formula. Spreadsheets skip leading blanks and quotes."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -1,4 +1,4 @@
-"""Questions about the pool and its history, answered in a few queries each, for pages and commands. No HTTP."""
+"""Reports on the pool and its history, for pages and commands. Each takes a few queries. No HTTP."""
 
 from proxy.dashboard.reports.pool import exhaustion_in_force, obstacles, pool_state, today
 

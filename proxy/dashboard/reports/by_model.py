@@ -1,4 +1,4 @@
-"""What models did over time, and which limits are known of them."""
+"""Requests by model over time, and the known limits of models."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,26 +16,31 @@ MOST_MODELS = 5
 
 
 class ModelBars(NamedTuple):
-    """Requests of each model in each slot. requests: by name, the busiest first; others: of all the rest."""
+    """The requests for each model in each slot."""
 
     slots: Sequence[datetime | date]
+    # By model name, the busiest first.
     requests: dict[str, list[int]]
+    # All other models together.
     others: list[int]
 
 
 class KnownLimit(NamedTuple):
-    """A limit of a model. name: a field of `Quota`; projects: how many have a known one, of all that may be asked."""
+    """A limit of a model, over all usable projects."""
 
     model_name: str
+    # A field of `Quota`.
     name: str
     lowest: int | None
     highest: int | None
+    # How many projects have a known limit.
     projects: int
+    # How many projects there are.
     all: int
 
 
 def bars(period: Period, found: Iterable[Sums]) -> ModelBars:
-    """Return requests by model in each slot. With a key or project: tries, by the quota day."""
+    """Return requests by model in each slot. For a key or project: attempts, by quota day."""
     slots = period.day_slots() if period.has_keys else period.slots()
     place = {slot: number for number, slot in enumerate(slots)}
     counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(slots))
@@ -48,17 +53,17 @@ def bars(period: Period, found: Iterable[Sums]) -> ModelBars:
 
 
 def known_limits(period: Period) -> list[KnownLimit]:
-    """Return the limits of each model, lowest and highest of all projects that may be asked; one query."""
+    """Return the lowest and highest limits of each model over all usable projects. One query."""
     in_force = {f"in_force_{name}": limit_in_force(name) for name in SET_NAMES}
-    asked: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name in SET_NAMES:
         limit = f"in_force_{name}"
-        asked |= {f"{name}_lowest": Min(limit), f"{name}_highest": Max(limit), f"{name}_known": Count(limit)}
+        numbers |= {f"{name}_lowest": Min(limit), f"{name}_highest": Max(limit), f"{name}_known": Count(limit)}
     rows: Any = (
         quotas_of(period)
         .annotate(**in_force)
         .values("model_name")
-        .annotate(total=Count("id"), **asked)
+        .annotate(total=Count("id"), **numbers)
         .order_by("model_name")
     )
     return [

@@ -1,4 +1,4 @@
-"""What ran out on a quota day, when, and how many more projects would have lasted."""
+"""Which quotas were exceeded on a quota day, when, and how many more projects would have been enough."""
 
 import math
 from collections import defaultdict
@@ -16,18 +16,20 @@ from proxy.gemini.refusals import Window
 from proxy.models import ApiKey, ExhaustionEvent
 
 MOST_LANES = 100
-MOST_RESTS = 300
-# Who is refused sooner than so after midnight met yesterday's quota, since clocks differ: no such rate was asked for.
+MOST_EVENTS = 300
+# A refusal sooner than this after midnight is about yesterday's quota, since clocks differ.
 _SHORTEST_DAY = timedelta(minutes=1)
-_LONGEST_REST = timedelta(days=3)
+_LONGEST_COOLDOWN = timedelta(days=3)
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaDay:
-    """A quota day and its bounds, UTC; `end` not included. It has 23 or 25 hours when clocks change."""
+    """A quota day. It has 23 or 25 hours when the clocks change."""
 
     day: date
+    # UTC.
     start: datetime
+    # UTC, exclusive.
     end: datetime
 
     @classmethod
@@ -35,91 +37,94 @@ class QuotaDay:
         return cls(day, day_start(day, zone), day_start(day + timedelta(days=1), zone))
 
     def share(self, moment: datetime) -> float:
-        """Return how much of the day is over at `moment`: 0 before it, 1 after it."""
+        """Return the share of the day that is over at `moment`: 0 before the day, 1 after it."""
         return min(max((moment - self.start) / (self.end - self.start), 0.0), 1.0)
 
     def moment(self, share: float) -> datetime:
-        """Return the moment at which such a share of the day is over."""
+        """Return the moment at which this share of the day is over."""
         return self.start + (self.end - self.start) * share
 
 
 class Spent(NamedTuple):
-    """A project that ran out of a day's quota of a model. share: of the day, when it did; None: not known."""
+    """A project that used up a model's daily quota."""
 
     project_id: int
     model_name: str
+    # When it did, as a share of the day; None if unknown.
     share: float | None
 
 
 class Spending(NamedTuple):
-    """A model on a day. projects: that ran out; share: of the day, when the median one did; needed: more projects."""
+    """A model on a quota day."""
 
     model_name: str
+    # How many projects used up their daily quota.
     projects: int
+    # When the median project did, as a share of the day.
     share: float | None
+    # How many more projects were needed.
     needed: int
 
 
-class DayOfRests(NamedTuple):
-    """rests: by project, those first that ran out first, then by time; as many projects as there is room for.
+class DayOfExhaustion(NamedTuple):
+    """The exhaustion events of a quota day."""
 
-    shown, projects: how many projects these are, of how many; is_whole: all rests of these projects are there.
-    """
-
-    rests: list[ExhaustionEvent]
+    # By project, the one that used up its day first comes first; then by time.
+    events: list[ExhaustionEvent]
+    # How many projects `events` is about, of how many.
     shown: int
     projects: int
-    is_whole: bool
+    # `events` has all events of these projects.
+    is_complete: bool
     spent: list[Spent]
 
 
 @dataclass(slots=True)
-class _Resting:
-    """When a project first ran out of a day's quota (the end of the day if it did not), and of anything; how often."""
+class _ProjectDay:
+    """A project's quota day."""
 
+    # When it first used up a daily quota; the end of the day if it did not.
     spent_at: datetime
+    # When it first exceeded any quota.
     since: datetime
-    rests: int = 0
+    events: int = 0
 
 
-def day_of_rests(day: QuotaDay, period: Period) -> DayOfRests:
-    """Return who rested on a day, of what `period` is about (not when); two queries.
-
-    Of a key: what its project ran out of.
-    """
+def day_of_exhaustion(day: QuotaDay, period: Period) -> DayOfExhaustion:
+    """Return the events of a day for the model, project or key of `period`. For a key: of its project. Two queries."""
     events = _of(day, period)
     spent_at = Min("since", filter=Q(window=Window.DAY, since__gte=day.start))
-    rows = events.values_list("project", "model_name").annotate(Min("since"), spent_at=spent_at, rests=Count("id"))
-    projects: dict[int, _Resting] = {}
+    rows = events.values_list("project", "model_name").annotate(Min("since"), spent_at=spent_at, count=Count("id"))
+    projects: dict[int, _ProjectDay] = {}
     spent = []
-    for project_id, model_name, since, spent_since, rests in rows.order_by("project", "model_name"):
-        resting = projects.setdefault(project_id, _Resting(day.end, day.end))
-        resting.spent_at = min(resting.spent_at, spent_since or day.end)
-        resting.since = min(resting.since, since)
-        resting.rests += rests
+    for project_id, model_name, since, spent_since, count in rows.order_by("project", "model_name"):
+        project = projects.setdefault(project_id, _ProjectDay(day.end, day.end))
+        project.spent_at = min(project.spent_at, spent_since or day.end)
+        project.since = min(project.since, since)
+        project.events += count
         if spent_since:
-            # Imports know the day alone, and write its beginning.
+            # Imports know only the day, and write its start.
             spent.append(Spent(project_id, model_name, day.share(spent_since) if spent_since > day.start else None))
     place = {project_id: number for number, project_id in enumerate(_first(projects))}
     found = events.filter(project__in=place).select_related("project", "key").order_by("since", "id")
-    shown = sorted(found[:MOST_RESTS], key=lambda event: place[event.project_id])
-    is_whole = len(shown) == sum(projects[project_id].rests for project_id in place)
-    return DayOfRests(shown, len(place), len(projects), is_whole, spent)
+    shown = sorted(found[:MOST_EVENTS], key=lambda event: place[event.project_id])
+    is_complete = len(shown) == sum(projects[project_id].events for project_id in place)
+    return DayOfExhaustion(shown, len(place), len(projects), is_complete, spent)
 
 
-def _first(projects: dict[int, _Resting]) -> list[int]:
-    """Return those that ran out first, as far as there is room for all their rests; at least one."""
+def _first(projects: dict[int, _ProjectDay]) -> list[int]:
+    """Return the projects that used up their day first, as many as there is room for with all events; at least one."""
     order = sorted(projects, key=lambda project_id: (projects[project_id].spent_at, projects[project_id].since))
-    room = MOST_RESTS
+    room = MOST_EVENTS
     for number, project_id in enumerate(order[:MOST_LANES]):
-        room -= projects[project_id].rests
+        room -= projects[project_id].events
         if room < 0:
             return order[: max(number, 1)]
     return order[:MOST_LANES]
 
 
 def spending(spent: Iterable[Spent]) -> list[Spending]:
-    """Return what ran out, model by model; most needed first."""
+    """Return the used up quotas by model, the model that needed the most projects first."""
     shares: defaultdict[str, list[float | None]] = defaultdict(list)
     for one in spent:
         shares[one.model_name].append(one.share)
@@ -131,25 +136,26 @@ def spending(spent: Iterable[Spent]) -> list[Spending]:
 
 
 def median_of(shares: Iterable[float | None]) -> float | None:
-    """Return the median of those that are known; None when none is."""
+    """Return the median of the known shares; None when none is known."""
     known = [share for share in shares if share is not None]
     return median(known) if known else None
 
 
 def needed(shares: Iterable[float]) -> int:
-    """Return how many more projects would have served the rest of the day at the same rate.
+    """Return how many more projects would have been enough for the rest of the day at the same rate.
 
-    One that ran out after a share s of the day was asked for 1/s of what it may answer: 1/s - 1 more are needed for it.
+    A project whose quota was used up after a share s of the day got 1/s times the requests that it can answer, so it
+    needed 1/s - 1 more projects.
     """
     least = _SHORTEST_DAY / timedelta(days=1)
     return math.ceil(round(sum(1 / max(share, least) - 1 for share in shares), 6))
 
 
 def _of(day: QuotaDay, period: Period) -> Any:
-    # Each by an index of its own. Who rested for longer before the day, and was revived since, is found by none.
-    begins = Q(since__gte=day.start - _LONGEST_REST, since__lt=day.end, until__gt=day.start)
-    goes_on = Q(until=None, since__lt=day.end)
-    events = ExhaustionEvent.objects.filter(begins | goes_on).about(period.model_name)
+    # Each condition has an index. Events that began even earlier, and were revived since, are not found.
+    begins = Q(since__gte=day.start - _LONGEST_COOLDOWN, since__lt=day.end, until__gt=day.start)
+    continues = Q(until=None, since__lt=day.end)
+    events = ExhaustionEvent.objects.filter(begins | continues).about(period.model_name)
     events = events.exclude(key__deleted_at__lt=day.start)
     if period.project_id:
         events = events.filter(project=period.project_id)

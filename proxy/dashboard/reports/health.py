@@ -1,4 +1,4 @@
-"""What the service runs on, and with which settings. Secrets are told as set or not, never as what they are."""
+"""What the service runs on, and its settings. Of a secret, only whether it is set."""
 
 import platform
 import re
@@ -30,43 +30,46 @@ SETTINGS = (
     *("DATABASE_URL", "LOG_DIR", "LOG_LEVEL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS"),
     *("HTTPS_ONLY", "CLIENT_TIMEOUT_SECONDS", "TRUSTED_PROXIES"),
 )
-# Not ours, but honoured on the way to Google.
+# Not our own settings, but used for connections to Google.
 PROXIES = {"HTTPS_PROXY": "https", "NO_PROXY": "no"}
 
 
 class Setting(NamedTuple):
-    """A setting in force. secret: what is said of what is not shown: "set", "default", "made", "password" or ""."""
+    """A setting in force."""
 
     name: str
     value: str
+    # About a value that is not shown: "set", "default", "made" (generated), "password", or "" for no secret.
     secret: str = ""
 
 
 class Database(NamedTuple):
-    """Where the rows are. name: of a file, or of a database on `host`; sizes in bytes, None where there is no file."""
+    """The database in use."""
 
     vendor: str
     version: str
+    # Of the file, or of the database on `host`.
     name: str
     host: str
+    # In bytes; None when there is no file.
     size: int | None
     wal_size: int | None
 
 
 class Migrations(NamedTuple):
-    """How many are applied, and the names of those that are not."""
+    """How many migrations are applied, and the names of those that are not."""
 
     applied: int
     unapplied: list[str]
 
 
 def versions() -> list[tuple[str, str]]:
-    """Return the versions of what is not ours."""
+    """Return the versions of Django and Python."""
     return [("Django", django.get_version()), ("Python", platform.python_version())]
 
 
 def database() -> Database:
-    """Return where the database is and how large; never its password."""
+    """Return what and where the database is, without its password."""
     values = connection.settings_dict
     name = str(values["NAME"])
     if connection.vendor != "sqlite":
@@ -80,7 +83,7 @@ def database() -> Database:
 
 
 def migrations() -> Migrations:
-    """Return which migrations the database has; a few queries."""
+    """Return which migrations the database has. A few queries."""
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     unapplied = [f"{migration.app_label}.{migration.name}" for migration, _is_backwards in plan]
@@ -88,14 +91,14 @@ def migrations() -> Migrations:
 
 
 def logged_rows() -> int:
-    """Return about how many requests are in the log: counting a million rows would take a second. Two queries."""
+    """Return the approximate size of the log, since counting a million rows would take a second. Two queries."""
     ids = LoggedRequest.objects.values_list("id", flat=True)
     first, last = ids.order_by("id").first(), ids.order_by("-id").first()
     return last - first + 1 if first is not None and last is not None else 0
 
 
 def settings_in_force() -> list[Setting]:
-    """Return every setting, and the proxy on the way to Google."""
+    """Return every setting, and the proxy to Google."""
     proxies = getproxies()
     ours = [
         _SECRETS[name]() if name in _SECRETS else Setting(name, _text(getattr(settings, name))) for name in SETTINGS
@@ -149,7 +152,7 @@ def _text(value: Any) -> str:
 
 
 def _without_user(address: str) -> str:
-    """Return an address without the name and password that may stand in it."""
+    """Return an address without its user name and password, if any."""
     _before, at, after = address.rpartition("@")
     scheme = re.match(r"[a-z]+://|", address)
     return mask_text(f"{scheme[0] if scheme else ''}…@{after}" if at else address)

@@ -1,4 +1,4 @@
-"""Keys: which there are, and what each of them did."""
+"""The keys of the pool, and the usage of each."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,13 +16,14 @@ from proxy.gemini.quota_day import day_start
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyHour, KeyState, LoggedRequest, Outcome, Quota
 from proxy.models.quotas import limit_in_force
 
-RESTING = "resting"
-STATES = (KeyState.USABLE.value, RESTING, KeyState.BAD.value, KeyState.DISABLED.value)
+# Usable keys that are rate-limited or exhausted for some model.
+LIMITED = "limited"
+STATES = (KeyState.USABLE.value, LIMITED, KeyState.BAD.value, KeyState.DISABLED.value)
 SORTS = ("name", "project", "state", "used", "last_used")
 
 
 class ModelUse(NamedTuple):
-    """What a key did for a model in a period."""
+    """A key's usage for a model in a period."""
 
     model_name: str
     answers: int
@@ -35,7 +36,7 @@ class ModelUse(NamedTuple):
 
 
 def found(moment: datetime, period: Period, *, searched: str = "", state: str = "") -> "QuerySet[ApiKey]":
-    """Return the keys that `period` is about, in one of STATES, whose label or project holds what is searched for."""
+    """Return the keys of `period` in one of STATES (or ""), whose label or project contains the searched text."""
     keys = ApiKey.objects.present()
     if period.key_id:
         keys = keys.filter(id=period.key_id)
@@ -47,8 +48,8 @@ def found(moment: datetime, period: Period, *, searched: str = "", state: str = 
         keys = keys.disabled()
     elif state:
         keys = keys.usable()
-    if state == RESTING:
-        keys = keys.filter(project__in=_rests(moment, period.model_name).values("project"))
+    if state == LIMITED:
+        keys = keys.filter(project__in=_events(moment, period.model_name).values("project"))
     if searched:
         keys = keys.alias(shown_as=_label()).filter(
             Q(shown_as__icontains=searched) | Q(project__name__icontains=searched)
@@ -57,7 +58,7 @@ def found(moment: datetime, period: Period, *, searched: str = "", state: str = 
 
 
 def in_order(keys: "QuerySet[ApiKey]", moment: datetime, period: Period, sort: str) -> "QuerySet[ApiKey]":
-    """Sort keys by one of SORTS, the other way round with "-" before it. At most one query."""
+    """Sort keys by one of SORTS, in descending order with a "-" in front. At most one query."""
     by: Any
     name = sort.removeprefix("-")
     if name == "used":
@@ -66,7 +67,7 @@ def in_order(keys: "QuerySet[ApiKey]", moment: datetime, period: Period, sort: s
         by = Case(
             When(~Q(fault=""), then=3),
             When(is_enabled=False, then=2),
-            When(project__in=_rests(moment, period.model_name).values("project"), then=1),
+            When(project__in=_events(moment, period.model_name).values("project"), then=1),
             default=0,
         )
     else:
@@ -77,14 +78,14 @@ def in_order(keys: "QuerySet[ApiKey]", moment: datetime, period: Period, sort: s
 
 
 def _label() -> Concat:
-    """Return how `shown_label` calls a key, and nothing more of its secret."""
+    """Return the SQL for `shown_label`, without anything else of the secret."""
     number = Concat(Value(gettext("key %(number)s") % {"number": ""}), Cast("id", CharField()))
     four = Case(When(GreaterThan(Length("secret"), 8), then=Right("secret", 4)), default=Value(""))
     return Concat(Case(When(name="", then=number), default=F("name")), Value(" …"), four)
 
 
 def _used_today(moment: datetime, model_name: str) -> Coalesce:
-    """Return a key's answers of today, reckoned by seeks into (key, model, day): one for each model asked today."""
+    """Return a key's answers today, by one lookup in the index (key, model, day) for each model used today."""
     day = today(moment)
     of_today = DailyUsage.objects.filter(day=day)
     names = [model_name] if model_name else list(of_today.values_list("model_name", flat=True).distinct())
@@ -92,22 +93,21 @@ def _used_today(moment: datetime, model_name: str) -> Coalesce:
     return Coalesce(Subquery(of_key.annotate(sum=Sum("answers")).values("sum")), 0)
 
 
-def _rests(moment: datetime, model_name: str) -> "QuerySet[ExhaustionEvent]":
+def _events(moment: datetime, model_name: str) -> "QuerySet[ExhaustionEvent]":
     return ExhaustionEvent.objects.in_force(moment).about(model_name)
 
 
-def rests_of(projects: Iterable[int], moment: datetime, model_name: str = "") -> dict[int, list[ExhaustionEvent]]:
-    """Return what each project rests for, what lasts longest first; one query."""
-    rests = defaultdict(list)
-    for event in (
-        _rests(moment, model_name).filter(project__in=set(projects)).order_by(F("until").desc(nulls_first=True))
-    ):
-        rests[event.project_id].append(event)
-    return rests
+def events_of(projects: Iterable[int], moment: datetime, model_name: str = "") -> dict[int, list[ExhaustionEvent]]:
+    """Return the exhaustion events in force of each project, the longest first. One query."""
+    events = defaultdict(list)
+    in_force = _events(moment, model_name).filter(project__in=set(projects))
+    for event in in_force.order_by(F("until").desc(nulls_first=True)):
+        events[event.project_id].append(event)
+    return events
 
 
 def limits_of(projects: Iterable[int], model_name: str = "") -> dict[int, int]:
-    """Return how many requests a day are allowed to each project, over all models whose limit is known; one query."""
+    """Return each project's requests per day, summed over all models with a known limit. One query."""
     quotas = (
         Quota.objects.of_models().filter(project__in=set(projects)).annotate(limit=limit_in_force("requests_per_day"))
     )
@@ -120,9 +120,9 @@ def limits_of(projects: Iterable[int], model_name: str = "") -> dict[int, int]:
 def answers_by_day(
     keys: Iterable[int], first: date, last: date, model_name: str = ""
 ) -> defaultdict[int, dict[date, int]]:
-    """Return the answers of each key on each quota day that has some; one query."""
+    """Return the answers of each key on each quota day that has any. One query."""
     of_keys = DailyUsage.objects.filter(key__in=list(keys))
-    # All models of theirs by name: so days are found by (key, model, day), and older ones are not read.
+    # With model names, the index (key, model, day) finds the days without reading older ones.
     names = [model_name] if model_name else of_keys.order_by().values("model_name").distinct()
     usage = of_keys.filter(model_name__in=names, day__range=(first, last))
     sums: defaultdict[int, dict[date, int]] = defaultdict(dict)
@@ -132,7 +132,7 @@ def answers_by_day(
 
 
 def answers_by_hour(key_id: int, period: Period) -> dict[tuple[date, int], int]:
-    """Return the answers of a key in each hour of each quota day; an hour that a day has twice is one. One query."""
+    """Return the answers of a key by quota day and hour. An hour that a day has twice counts as one. One query."""
     sums: defaultdict[tuple[date, int], int] = defaultdict(int)
     hours = KeyHour.objects.filter(key=key_id, hour__gte=period.since, hour__lt=period.until)
     for hour, answers in hours.order_by().values_list("hour", "answers"):
@@ -142,14 +142,14 @@ def answers_by_hour(key_id: int, period: Period) -> dict[tuple[date, int], int]:
 
 
 def hours_of(day: date, period: Period) -> set[int]:
-    """Return the hours that a quota day has: one is missing when the clock is set forward."""
+    """Return the hours of a quota day. One is missing when the clocks go forward."""
     begin, end = day_start(day, period.zone), day_start(date.fromordinal(day.toordinal() + 1), period.zone)
     seconds = range(int(begin.timestamp()), int(end.timestamp()), 3600)
     return {datetime.fromtimestamp(second, period.zone).hour for second in seconds}
 
 
 def use_by_model(key_id: int, period: Period) -> list[ModelUse]:
-    """Return what a key did for each model on the quota days of `period`, the most asked first; one query."""
+    """Return a key's usage by model on the quota days of `period`, the most used first. One query."""
     usage = DailyUsage.objects.filter(key=key_id, day__range=(period.first, period.last))
     if period.model_name:
         usage = usage.filter(model_name=period.model_name)
@@ -159,12 +159,12 @@ def use_by_model(key_id: int, period: Period) -> list[ModelUse]:
 
 
 def exhaustion_of(key_id: int, at_most: int = 50) -> "QuerySet[ExhaustionEvent]":
-    """Return what Google refused to a key, newest first; one query."""
+    """Return the exhaustion events of a key, newest first. One query."""
     return ExhaustionEvent.objects.filter(key=key_id).order_by("-id")[:at_most]
 
 
 def errors_of(key_id: int, at_most: int = 20) -> "QuerySet[LoggedRequest]":
-    """Return the last requests that ended badly, and with this key as the last one that was tried; one query."""
-    # By time, not by id: so (key, began) gives them in order.
-    ended_badly = LoggedRequest.objects.filter(key=key_id, outcome__in=[Outcome.REFUSED, Outcome.FAILED])
-    return ended_badly.order_by("-began", "-id")[:at_most]
+    """Return the latest requests that were refused or failed and whose last attempt used this key. One query."""
+    # The index (key, began) has them in this order.
+    errors = LoggedRequest.objects.filter(key=key_id, outcome__in=[Outcome.REFUSED, Outcome.FAILED])
+    return errors.order_by("-began", "-id")[:at_most]

@@ -1,4 +1,4 @@
-"""What a report is about: a stretch of time, and of what. Values that pages read from their address."""
+"""What a report is about: a period, and optionally one model, project or key."""
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
@@ -13,25 +13,27 @@ _MOST_SLOTS = 120
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A stretch of time, by whole hours or whole quota days, and what of it.
+    """A period of whole hours or whole quota days, for all requests or those of one model, project or key."""
 
-    name: "24h", "7d", "28d", "90d" or "custom". since, until: UTC, `until` not included; first, last: quota days, both
-    included. model_name "", project_id 0, key_id 0: all.
-    """
-
+    # "24h", "7d", "28d", "90d" or "custom".
     name: str
+    # UTC.
     since: datetime
+    # UTC, exclusive.
     until: datetime
+    # Quota days, both inclusive.
     first: date
     last: date
     zone: tzinfo
+    # "" for all.
     model_name: str = ""
+    # 0 for all.
     project_id: int = 0
     key_id: int = 0
 
     @classmethod
     def ending(cls, moment: datetime, name: str, zone: tzinfo, **of: str | int) -> "Period":
-        """Return the last 24 hours, or the last days with today as the last of them."""
+        """Return the last 24 hours, or the last days up to and including today."""
         today = quota_day(moment, zone)
         if name == "24h":
             until = moment.replace(minute=0, second=0, microsecond=0) + HOUR
@@ -47,12 +49,12 @@ class Period:
 
     @property
     def has_keys(self) -> bool:
-        """Tell whether it is about some keys only."""
+        """Tell whether it is about one key or project."""
         return bool(self.key_id or self.project_id)
 
     @property
     def is_hourly(self) -> bool:
-        """Tell whether its slots are hours; a key's model is known by the day alone."""
+        """Tell whether its slots are hours. The models of a key are known only by the day."""
         return self.name == "24h" and not (self.has_keys and self.model_name)
 
     @property
@@ -71,21 +73,21 @@ class Period:
 
     @property
     def slot_days(self) -> int:
-        """How many days a slot has that is no hour: 1, or 7 where more would be shown than one can tell apart."""
+        """How many days a slot has, unless it is an hour: 1, or 7 for periods too long to show every day."""
         return 1 if self.days <= _MOST_SLOTS else 7
 
     def slots(self) -> list[datetime] | list[date]:
-        """Return its hours, or its quota days, or weeks by their first days."""
+        """Return its hours, its quota days, or the first days of its weeks."""
         return [self.since + number * HOUR for number in range(24)] if self.is_hourly else self.day_slots()
 
     def day_slots(self) -> list[date]:
-        """Return its quota days, or weeks by their first days. The last week may be shorter."""
+        """Return its quota days, or the first days of its weeks. The last week may be shorter."""
         return [self.first + timedelta(days=number) for number in range(0, self.days, self.slot_days)]
 
     def slot_of(self, hour: datetime) -> datetime | date:
-        """Return the slot that an hour belongs to."""
+        """Return the slot of an hour."""
         return hour if self.is_hourly else self.slot_of_day(quota_day(hour, self.zone))
 
     def slot_of_day(self, day: date) -> date:
-        """Return the slot that a quota day belongs to."""
+        """Return the slot of a quota day."""
         return day - timedelta(days=(day - self.first).days % self.slot_days)

@@ -1,4 +1,4 @@
-"""The pool as it is now."""
+"""The current state of the pool."""
 
 from datetime import date, datetime
 from typing import NamedTuple
@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F
+from django.utils.translation import gettext as _
 
 from proxy.dashboard.reports.period import Period
 from proxy.gemini.quota_day import quota_day
@@ -15,10 +16,11 @@ from proxy.models.quotas import QuotaQuerySet
 
 
 class PoolState(NamedTuple):
-    """How many keys there are of each kind. Resting keys are usable ones that rest for at least one model."""
+    """The number of keys in each state."""
 
     usable: int
-    resting: int
+    # Usable, but rate-limited or exhausted for at least one model.
+    limited: int
     bad: int
     disabled: int
 
@@ -29,14 +31,14 @@ def today(moment: datetime) -> date:
 
 
 def pool_state(moment: datetime) -> PoolState:
-    """Count the keys of the pool; two queries."""
+    """Count the keys of the pool. Two queries."""
     counts = ApiKey.objects.count_by_state()
-    resting = ApiKey.objects.usable().limited(moment).count()
-    return PoolState(counts[KeyState.USABLE], resting, counts[KeyState.BAD], counts[KeyState.DISABLED])
+    limited = ApiKey.objects.usable().limited(moment).count()
+    return PoolState(counts[KeyState.USABLE], limited, counts[KeyState.BAD], counts[KeyState.DISABLED])
 
 
 def exhaustion_in_force(moment: datetime, period: Period) -> list[ExhaustionEvent]:
-    """Return what is exhausted now of what `period` is about, soonest opening first; what waits for somebody last."""
+    """Return the events in force for the model, project or key of `period`; those that end first come first."""
     events = ExhaustionEvent.objects.in_force(moment).about(period.model_name).filter(key__deleted_at=None)
     events = events.select_related("key", "project")
     if period.project_id:
@@ -47,7 +49,7 @@ def exhaustion_in_force(moment: datetime, period: Period) -> list[ExhaustionEven
 
 
 def quotas_of(period: Period) -> QuotaQuerySet:
-    """Return the quotas of models that `period` is about (not when), of projects that may be asked."""
+    """Return the quotas of usable projects for the model, project or key of `period`."""
     quotas = Quota.objects.of_models().filter(is_barred=False)
     if period.model_name:
         quotas = quotas.filter(model_name=period.model_name)
@@ -57,13 +59,15 @@ def quotas_of(period: Period) -> QuotaQuerySet:
 
 
 def obstacles() -> list[str]:
-    """Return what keeps requests from being answered: database, migrations, no usable key; empty when nothing does."""
+    """Return what keeps requests from being answered: database, migrations, or no usable key. Empty if nothing does."""
     try:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            return ["The database is behind: run `python manage.py migrate`."]
+            return [_("The database is not migrated. Run `python manage.py migrate`.")]
         if not ApiKey.objects.usable().exists():
-            return ["There is no usable key: add some in the admin, or with `python manage.py importkeys key.txt`."]
+            return [
+                _("The pool has no usable key. Add keys in the admin, or run `python manage.py importkeys key.txt`.")
+            ]
     except DatabaseError:
-        return ["The database does not answer."]
+        return [_("The database does not answer.")]
     return []

@@ -1,4 +1,4 @@
-"""What is left of the pool today, and whether it lasts until the reset."""
+"""How many requests are left today, and whether they last until the reset."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,22 +18,22 @@ _MOST_AT_ONCE = 20
 
 
 class Remaining(NamedTuple):
-    """Requests left today for a model, over all projects that may be asked.
-
-    left, used, limit: of the projects with a known limit, which are `known` of `all`; asked: requests of them all.
-    """
+    """Requests left today for a model, over all usable projects."""
 
     model_name: str
+    # Of the projects with a known limit.
     left: int
     limit: int
     used: int
+    # How many projects have a known limit, of how many.
     known: int
     all: int
-    asked: int
+    # Requests today, of all projects.
+    requests: int
 
 
 class RunsOut(NamedTuple):
-    """A project whose day is spent before the reset, if it goes on as today."""
+    """A project whose daily quota is used up before the reset at today's rate."""
 
     project: Project
     model_name: str
@@ -43,7 +43,7 @@ class RunsOut(NamedTuple):
 
 
 def remaining(moment: datetime, period: Period) -> list[Remaining]:
-    """Return what is left today of each model, the most asked first; one query."""
+    """Return what is left today for each model, the busiest first. One query."""
     is_limited = Q(limit__isnull=False)
     rows = (
         _todays(moment, period)
@@ -51,26 +51,26 @@ def remaining(moment: datetime, period: Period) -> list[Remaining]:
         .annotate(
             limits=Coalesce(Sum("limit"), 0),
             spent=Coalesce(Sum("used", filter=is_limited), 0),
-            rest=Coalesce(Sum(Greatest(F("limit") - F("used"), 0), filter=is_limited & _has_more(moment)), 0),
+            left=Coalesce(Sum(Greatest(F("limit") - F("used"), 0), filter=is_limited & _is_available(moment)), 0),
             known=Count("id", filter=is_limited),
             total=Count("id"),
-            asked=Sum("used"),
+            requests=Sum("used"),
         )
-        .order_by("-asked", "model_name")
+        .order_by("-requests", "model_name")
     )
     return [
-        Remaining(*(row[name] for name in ("model_name", "rest", "limits", "spent", "known", "total", "asked")))
+        Remaining(*(row[name] for name in ("model_name", "left", "limits", "spent", "known", "total", "requests")))
         for row in rows
     ]
 
 
 def running_out(moment: datetime, period: Period) -> Sequence[RunsOut]:
-    """Return the projects that run out first at the rate of today, at most twenty; two queries."""
+    """Return the projects that run out first at today's rate, at most twenty. Two queries."""
     begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
     share = max((moment - begin) / (reset - begin), 1e-6)
     quotas = (
         _todays(moment, period)
-        .filter(_has_more(moment), limit__gt=F("used"), used__gt=0, used__gte=F("limit") * share)
+        .filter(_is_available(moment), limit__gt=F("used"), used__gt=0, used__gte=F("limit") * share)
         .select_related("project")
         .prefetch_related("project__keys")
         .order_by((F("limit") * 1.0 / F("used")).asc(), "id")[:_MOST_AT_ONCE]
@@ -81,22 +81,22 @@ def running_out(moment: datetime, period: Period) -> Sequence[RunsOut]:
 
 
 def used_up_at(row: Remaining, moment: datetime) -> datetime | None:
-    """Return when what is known to be left of a model is used up at the rate of today; None: not before the reset.
+    """Return when a model's known limits are used up at today's rate; None if not before the reset.
 
-    Where not all limits are known, it lasts longer than that.
+    It may last longer when some limits are unknown.
     """
     begin, reset = day_start(today(moment), settings.QUOTA_ZONE), next_reset(moment, settings.QUOTA_ZONE)
-    if row.left * ((moment - begin) / (reset - moment)) >= row.asked:
+    if row.left * ((moment - begin) / (reset - moment)) >= row.requests:
         return None
-    return moment + (moment - begin) * (row.left / row.asked)
+    return moment + (moment - begin) * (row.left / row.requests)
 
 
-def _has_more(moment: datetime) -> Q:
-    """Of projects that do not rest for all of today: others may spend their quota as well."""
+def _is_available(moment: datetime) -> Q:
+    """Return the condition for projects without a cooldown until the reset, whatever their count says."""
     return Q(cooldown_until=None) | Q(cooldown_until__lt=next_reset(moment, settings.QUOTA_ZONE))
 
 
 def _todays(moment: datetime, period: Period) -> Any:
-    """Return the quotas of usable keys, with `limit` of a day and what was `used` of it."""
+    """Return the quotas of usable projects, annotated with `limit` (requests per day) and `used` (today)."""
     used = Case(When(day=today(moment), then=F("day_requests")), default=Value(0), output_field=IntegerField())
     return quotas_of(period).annotate(limit=limit_in_force("requests_per_day"), used=used)

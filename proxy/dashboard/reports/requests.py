@@ -1,4 +1,4 @@
-"""The log of requests: what it holds of a period, newest first."""
+"""The request log of a period, newest first."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,9 +13,10 @@ _NEW_AT_ONCE = 100
 
 
 def logged(period: Period, *, outcome: int = 0, request_id: str = "", before: int = 0) -> list[LoggedRequest]:
-    """Return a page of the log and one row more if there is another page. Two queries at most.
+    """Return a page of the log, plus one row if there is another page. At most two queries.
 
-    outcome: 0 for all; request_id: its beginning, in any period; before: the id of the last row of the page before.
+    outcome: 0 for all. request_id: the first characters of an id, in any period. before: the id of the last row of the
+    previous page, 0 for the first page.
     """
     rows = _of(period, outcome).order_by("-began", "-id")
     if request_id:
@@ -28,17 +29,17 @@ def logged(period: Period, *, outcome: int = 0, request_id: str = "", before: in
 
 
 def arrived(period: Period, after: int, *, outcome: int = 0) -> list[LoggedRequest]:
-    """Return what came into the log after a row, newest first, at most a hundred; one query."""
+    """Return the rows written after a row, newest first, at most a hundred. One query."""
     return list(_of(period, outcome).filter(id__gt=after).order_by("-id")[:_NEW_AT_ONCE])
 
 
 def newest_id() -> int:
-    """Return the id of the row that was written last; 0 when the log is empty."""
+    """Return the id of the latest row; 0 when the log is empty."""
     return LoggedRequest.objects.order_by("-id").values_list("id", flat=True).first() or 0
 
 
 def key_labels(rows: Iterable[LoggedRequest]) -> dict[int, str]:
-    """Return the labels of all keys that were tried for these requests; one query."""
+    """Return the labels of all keys that these requests used. One query."""
     ids = {key_id for row in rows for key_id, _ in row.attempts}
     return {key.pk: key.label for key in ApiKey.objects.filter(id__in=ids)}
 

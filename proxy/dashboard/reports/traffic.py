@@ -1,4 +1,4 @@
-"""How requests ended over time, how long they took, and what they cost. From sums of hours and days, never the log."""
+"""Outcomes, latency and tokens of requests over time, from hourly and daily sums, never from the log."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,15 +22,15 @@ _Row = tuple[Any, ...]
 
 
 class Sums(NamedTuple):
-    """What happened to a model in a slot of a period.
-
-    With a key or project: tries of keys; refusals are their 429s, and an answer after a fail-over is one at once.
-    """
+    """The requests for a model in a slot; for a key or project: the attempts."""
 
     slot: datetime | date
     model_name: str
+    # For a key or project: all answers.
     at_once: int = 0
+    # For a key or project: 0.
     after_fail_over: int = 0
+    # For a key or project: 429s.
     refused: int = 0
     failed: int = 0
     prompt_tokens: int = 0
@@ -48,7 +48,7 @@ class Sums(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """What happened in an hour, on a quota day or in a week."""
+    """The requests of an hour, a quota day or a week."""
 
     begin: datetime | date
     at_once: int = 0
@@ -63,7 +63,7 @@ class Bar(NamedTuple):
 
 
 class ModelRow(NamedTuple):
-    """What a model did in a period; times in milliseconds, None where there was no answer, or where it is not known."""
+    """The requests for a model in a period."""
 
     model_name: str
     requests: int
@@ -73,12 +73,16 @@ class ModelRow(NamedTuple):
     output_tokens: int
     thinking_tokens: int
     cached_tokens: int
+    # Milliseconds to the first byte; None when there was no answer, or for a key or project.
     p50: int | None
     p95: int | None
 
 
 def sums(period: Period) -> list[Sums]:
-    """Return what happened; two queries. With a key or project by whole quota days, since hours know no models; one."""
+    """Return the requests of a period by slot and model. Two queries.
+
+    For a key or project: its attempts on whole quota days, since hours have no models. One query.
+    """
     found: defaultdict[tuple[datetime | date, str], list[int]] = defaultdict(lambda: [0] * len(_NAMES))
     for slot, model_name, *numbers in _of_keys(period) if period.has_keys else _of_pool(period):
         sums_of_slot = found[slot, model_name]
@@ -88,7 +92,7 @@ def sums(period: Period) -> list[Sums]:
 
 
 def bars(period: Period, found: Iterable[Sums]) -> list[Bar]:
-    """Return what happened in each slot, those without any request included. A key's hours: one query more."""
+    """Return the requests in every slot, including the empty ones. Hours of a key or project take one more query."""
     if period.has_keys and period.is_hourly:
         found = _hours_of_keys(period)
     numbers = {slot: [0] * 5 for slot in period.slots()}
@@ -105,7 +109,7 @@ def total(several: Sequence[Bar]) -> Bar:
 
 
 def total_of(period: Period) -> Bar:
-    """Return the sums of a whole period, without its slots; two queries."""
+    """Return the sums of a whole period. Two queries."""
     if period.has_keys:
         return total(bars(period, sums(period)))
     named = {f"sum_{place}": number for place, number in enumerate((*map(Sum, _NAMES[:4]), sum(map(Sum, _NAMES[4:7]))))}
@@ -114,7 +118,7 @@ def total_of(period: Period) -> Bar:
 
 
 def models(found: Iterable[Sums], steps: dict[str, Counter[int]]) -> list[ModelRow]:
-    """Return what each model did, the busiest first. steps: those of `first_byte_steps`."""
+    """Return the requests by model, the busiest first. steps: from `first_byte_steps`."""
     numbers: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 7)
     for row in found:
         of_model = numbers[row.model_name]
@@ -128,7 +132,7 @@ def models(found: Iterable[Sums], steps: dict[str, Counter[int]]) -> list[ModelR
 
 
 def percentile(steps: Counter[int], share: float) -> int | None:
-    """Return the duration that `share` of the answers did not exceed, in ms; None when there are none."""
+    """Return the duration, in ms, within which `share` of the answers began; None when there are no answers."""
     left = steps.total() * share
     for step in sorted(steps):
         left -= steps[step]
@@ -138,9 +142,9 @@ def percentile(steps: Counter[int], share: float) -> int | None:
 
 
 def first_byte_steps(period: Period) -> dict[str, Counter[int]]:
-    """Return for each model how many answers began at each step of `first_byte_step`; two queries.
+    """Return for each model how many answers began at each step of `first_byte_step`. Two queries.
 
-    It is known of the whole pool only: nothing with a key or project.
+    Empty for a key or project, since only the whole pool is measured.
     """
     steps: defaultdict[str, Counter[int]] = defaultdict(Counter)
     if period.has_keys:
@@ -152,7 +156,7 @@ def first_byte_steps(period: Period) -> dict[str, Counter[int]]:
 
 
 def _kept(period: Period, days: Any, hours: Any) -> list[Any]:
-    """Return what two tables hold of a period: one the days, one the hours that are not in them yet."""
+    """Return the rows of a period in two tables: the days, and the hours that are not in a day yet."""
     found = [
         days.objects.filter(day__range=(period.first, period.last)).order_by(),
         hours.objects.filter(hour__gte=period.since, hour__lt=period.until).order_by(),

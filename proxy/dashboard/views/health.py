@@ -45,15 +45,15 @@ def _database_table() -> Table:
         unsafe = " ".join(str(warning.msg) for warning in check_sqlite(None))
         rows += [
             (_("File"), database.name),
-            (_("Size of the file"), _bytes(database.size)),
-            (_("Size of its -wal, which is not in it yet"), _bytes(database.wal_size)),
-            (_("Is this SQLite safe?"), unsafe or _("yes")),
+            (_("File size"), _bytes(database.size)),
+            (_("Size of the write-ahead log (-wal)"), _bytes(database.wal_size)),
+            (_("Is this SQLite version safe?"), unsafe or _("yes")),
         ]
     else:
         rows += [(_("Name"), database.name), (_("Host"), database.host)]
     behind = _("%s: run `python manage.py migrate`") % ", ".join(migrations.unapplied)
     rows += [
-        (_("Requests in the log, about"), report.logged_rows()),
+        (_("Requests in the log (approximate)"), report.logged_rows()),
         (_("Migrations applied"), migrations.applied),
         (_("Migrations not applied"), behind if migrations.unapplied else _("none")),
     ]
@@ -67,12 +67,10 @@ def _bytes(size: int | None) -> Cell:
 def _ledger_table() -> Table:
     rows = [
         (_("Entries in the queue"), ledger.queued),
-        (_("Requests that wait for a key"), ledger.waiting),
-        (_("At most so many may wait"), ledger.most_waiting),
+        (_("Requests waiting for a key"), ledger.waiting),
+        (_("Most requests that can wait (MAX_WAITING)"), ledger.most_waiting),
     ]
-    note = _(
-        "Of the worker process that answered just now. There are up to so many (WEB_WORKERS): %s. Each has its own."
-    )
+    note = _("For the worker process that served this page. WEB_WORKERS is %s, and each worker has its own queue.")
     return Table("ledger", _("The ledger of one worker"), _columns(), rows, note=note % settings.WEB_WORKERS)
 
 
@@ -89,15 +87,15 @@ def _keys_table() -> Table:
 def _settings_table() -> Table:
     words = {
         "set": _("set, not shown"),
-        "default": _("the default (well known)"),
-        "made": _("not set: made once, kept in DATA_DIR"),
+        "default": _("the well-known default"),
+        "made": _("not set; generated and stored in DATA_DIR"),
         "password": _("with a password, not shown"),
     }
     rows = [
         (setting.name, " ".join(filter(None, [setting.value, words.get(setting.secret, "")])) or _("not set"))
         for setting in report.settings_in_force()
     ]
-    note = _("Set them in the environment or in .env, and start the service anew. The README explains each.")
+    note = _("Change them in the environment or in .env, then restart the service. docs/settings.md explains each one.")
     return Table("settings", _("Settings in force"), _columns(_("Variable")), rows, note=note)
 
 

@@ -1,4 +1,4 @@
-"""A key: how it stands, what it did, and what went wrong with it."""
+"""A key: its state, its usage and its errors."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from proxy.dashboard.parts import heatmaps
 from proxy.dashboard.parts.filters import Filters, read_filters
-from proxy.dashboard.parts.links import model_link, rested_model
+from proxy.dashboard.parts.links import exhausted_model, model_link
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
 from proxy.dashboard.reports import keys as report
@@ -25,7 +25,7 @@ from proxy.models import ApiKey, LoggedRequest, Outcome
 
 @dashboard_page
 def key_detail(request: HttpRequest, key_id: int) -> HttpResponse:
-    """Show a key, deleted ones as well: their history stays."""
+    """Show a key. Deleted keys keep their history and their page."""
     moment = datetime.now(UTC)
     shown = get_object_or_404(ApiKey.objects.select_related("project"), pk=key_id)
     filters = read_filters(request, moment)
@@ -48,13 +48,17 @@ def key_detail(request: HttpRequest, key_id: int) -> HttpResponse:
         ],
         moment=moment,
         key=shown,
-        state=state_of(shown, report.rests_of([shown.project_id], moment).get(shown.project_id, [])),
+        state=state_of(shown, report.events_of([shown.project_id], moment).get(shown.project_id, [])),
         its_project=reverse("proxy:keys") + filters.query(project=shown.project_id, key=""),
         its_log=reverse("proxy:requests") + filters.query(key=key_id, project=""),
         calendar=heatmaps.calendar(
-            "days", _("Answers by quota day, 26 weeks"), by_day, day, _("For %s.") % model_name if model_name else ""
+            "days",
+            _("Answers by quota day, 26 weeks"),
+            by_day,
+            day,
+            _("Only %s.") % model_name if model_name else "",
         ),
-        hours=_hours_map(by_hour, last_days, moment, _("For all models.") if model_name else ""),
+        hours=_hours_map(by_hour, last_days, moment, _("All models.") if model_name else ""),
     )
 
 
@@ -65,10 +69,10 @@ def _hours_map(
     hours = {day: report.hours_of(day, period) for day in days}
     now = localtime(moment, period.zone)
 
-    def is_there(day: date, hour: int) -> bool:
+    def has_value(day: date, hour: int) -> bool:
         return hour in hours[day] and (day, hour) <= (now.date(), now.hour)
 
-    return heatmaps.by_hour("hours", _("Answers by hour, 28 days"), answers, days, is_there=is_there, note=note)
+    return heatmaps.by_hour("hours", _("Answers by hour, 28 days"), answers, days, has_value=has_value, note=note)
 
 
 def _days_table(answers: Mapping[date, int]) -> Table:
@@ -86,14 +90,14 @@ def _models_table(key_id: int, filters: Filters) -> Table:
     columns = [
         Column("model", _("Model")),
         Column("answers", _("Answers"), "number"),
-        Column("errors", _("of these errors"), "number"),
+        Column("errors", _("Errors among them"), "number"),
         Column("refusals", _("Refusals"), "number"),
         *token_columns(),
     ]
     rows = [(model_link(use.model_name, filters), *use[1:]) for use in report.use_by_model(key_id, filters.period)]
     words = {"first": filters.period.first, "last": filters.period.last}
     note = _("Quota days from %(first)s to %(last)s.") % words
-    empty = _("Nothing in this period: the quota days from %(first)s to %(last)s.") % words
+    empty = _("No usage on the quota days from %(first)s to %(last)s.") % words
     return Table("models", _("By model"), columns, rows, empty, note)
 
 
@@ -107,16 +111,17 @@ def _exhaustion_table(key_id: int, filters: Filters) -> Table:
     ]
     rows = [
         (
-            rested_model(event, filters),
+            exhausted_model(event, filters),
             event.get_window_display(),
             event.limit,
             event.since,
-            event.until or _("somebody acts"),
+            event.until or _("revived manually"),
         )
         for event in report.exhaustion_of(key_id)
     ]
-    note = _("The last 50. Quotas belong to projects: all keys of this one rest together.")
-    return Table("exhaustion", _("Exhaustion"), columns, rows, _("Google never refused this key."), note)
+    note = _("The latest 50. Quotas belong to projects: a limit applies to all keys of the project.")
+    empty = _("Google has never refused a request with this key.")
+    return Table("exhaustion", _("Exhaustion"), columns, rows, empty, note)
 
 
 def _errors_table(key_id: int, filters: Filters) -> Table:
@@ -126,8 +131,8 @@ def _errors_table(key_id: int, filters: Filters) -> Table:
         Column("status", _("Status"), "number"),
         Column("model", _("Model")),
         Column("method", _("Method")),
-        Column("said", _("This key's answer")),
-        Column("request_id", _("Request id")),
+        Column("said", _("Answer to this key")),
+        Column("request_id", _("Request ID")),
     ]
     rows = [
         (
@@ -141,12 +146,10 @@ def _errors_table(key_id: int, filters: Filters) -> Table:
         )
         for request in report.errors_of(key_id)
     ]
-    empty = _("No request that is in the log failed or was refused with this key as the last one.")
-    return Table("errors", _("Last errors"), columns, rows, empty, _("The last 20."))
+    empty = _("The log has no failed or refused request that used this key last.")
+    return Table("errors", _("Latest errors"), columns, rows, empty, _("The latest 20."))
 
 
 def _in_log(request: LoggedRequest, filters: Filters) -> Cell:
-    nothing_else = {"key": "", "project": "", "model": ""}
-    return Cell(
-        request.request_id, href=reverse("proxy:requests") + filters.query(q=request.request_id, **nothing_else)
-    )
+    no_filter = {"key": "", "project": "", "model": ""}
+    return Cell(request.request_id, href=reverse("proxy:requests") + filters.query(q=request.request_id, **no_filter))

@@ -1,10 +1,11 @@
-"""The keys: which there are, how each of them stands, and what can be done with several at once."""
+"""The list of keys: state and usage of each, and actions on several at once."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib.admin.views.decorators import staff_member_required
 from django.core.paginator import Page, Paginator
 from django.http import HttpRequest, HttpResponse
@@ -23,6 +24,7 @@ from proxy.dashboard.parts.sparkline import sparkline
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import keys as report
 from proxy.dashboard.reports import today
+from proxy.gemini.refusals import Window
 from proxy.models import ApiKey, ExhaustionEvent, KeyState
 from proxy.pool.actions import ACTIONS, act
 
@@ -30,22 +32,33 @@ PAGE = 50
 _DAYS = 28
 
 
+class KeyListForm(forms.Form):
+    """What the address can hold besides the filters and the page."""
+
+    # Part of a key's label or of its project's name.
+    q = forms.CharField(required=False)
+    state = forms.ChoiceField(choices=[(state, state) for state in report.STATES], required=False)
+    sort = forms.ChoiceField(
+        choices=[(f"{sign}{name}", name) for name in report.SORTS for sign in ("", "-")], required=False
+    )
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_member_required
 def key_list(request: HttpRequest) -> HttpResponse:
-    """Show a page of the keys; or do what was posted to those that were chosen, and show the same page again."""
+    """Show a page of keys. A POST runs an action on the selected keys and redirects to the same page."""
     moment = datetime.now(UTC)
     if request.method == "POST":
         act(request, moment)
         return redirect(request.get_full_path())
     filters = read_filters(request, moment)
-    given = request.GET
-    searched = given.get("q", "").replace("\0", "").strip()[:100]
-    state = given.get("state", "") if given.get("state") in report.STATES else ""
-    sort = given.get("sort", "")
-    sort = sort if sort.removeprefix("-") in report.SORTS else "name"
+    form = KeyListForm(request.GET)
+    form.is_valid()
+    searched = form.cleaned_data.get("q", "")[:100]
+    state = form.cleaned_data.get("state", "")
+    sort = form.cleaned_data.get("sort") or "name"
     found = report.found(moment, filters.period, searched=searched, state=state).select_related("project")
-    page = Paginator(report.in_order(found, moment, filters.period, sort), PAGE).get_page(given.get("page"))
+    page = Paginator(report.in_order(found, moment, filters.period, sort), PAGE).get_page(request.GET.get("page"))
     also = {"q": searched, "state": state, "sort": "" if sort == "name" else sort}
     may_change = request.user.has_perm("proxy.change_apikey")
     is_narrowed = bool(searched or state or filters.without)
@@ -70,12 +83,12 @@ def key_list(request: HttpRequest) -> HttpResponse:
 
 
 def _states() -> list[tuple[str, str]]:
-    words = {"usable": _("● usable"), "resting": _("◐ resting"), "bad": _("✕ bad"), "disabled": _("○ disabled")}
+    words = {"usable": _("● usable"), "limited": _("◐ rate-limited"), "bad": _("✕ bad"), "disabled": _("○ disabled")}
     return [(state, words[state]) for state in report.STATES]
 
 
-def state_of(key: ApiKey, rests: Sequence[ExhaustionEvent]) -> str:
-    """Return how a key stands: a shape, a word, why, and until when. rests: of its project, the longest first."""
+def state_of(key: ApiKey, events: Sequence[ExhaustionEvent]) -> str:
+    """Return a key's state: a shape, a word, the reason and the end. events: of its project, the longest first."""
     if key.state is KeyState.DELETED:
         return _("⊘ deleted at %s") % _shown(key.deleted_at)
     if key.state is KeyState.BAD:
@@ -83,13 +96,16 @@ def state_of(key: ApiKey, rests: Sequence[ExhaustionEvent]) -> str:
         return _("✕ bad since %(moment)s: %(reason)s") % {"moment": _shown(key.fault_since), "reason": reason}
     if key.state is KeyState.DISABLED:
         return _("○ disabled")
-    if not rests:
+    if not events:
         return _("● usable")
-    words = {"model": rests[0].model_name or _("all models"), "until": _shown(rests[0].until)}
-    words["more"] = _(", and for %s more") % (len(rests) - 1) if len(rests) > 1 else ""
-    if rests[0].until is None:
-        return _("◐ resting for %(model)s until somebody acts%(more)s") % words
-    return _("◐ resting for %(model)s until %(until)s%(more)s") % words
+    longest = events[0]
+    words = {"model": longest.model_name or _("all models"), "until": _shown(longest.until)}
+    words["more"] = _(", and for %s more") % (len(events) - 1) if len(events) > 1 else ""
+    if longest.until is None:
+        return _("◐ unavailable for %(model)s until revived manually%(more)s") % words
+    if longest.window == Window.DAY:
+        return _("◐ exhausted for %(model)s until %(until)s%(more)s") % words
+    return _("◐ rate-limited for %(model)s until %(until)s%(more)s") % words
 
 
 def _shown(moment: datetime | None) -> str:
@@ -104,7 +120,7 @@ def _table(
         Column("project", _("Project")),
         Column("state", _("State"), "words"),
         Column("used", _("Answers today"), "number"),
-        Column("limit", _("Limit of its project's day"), "number"),
+        Column("limit", _("Daily limit of its project"), "number"),
         Column("recently", _("28 days")),
         Column("last_used", _("Last used"), "moment"),
     ]
@@ -114,13 +130,13 @@ def _table(
     days = [today(moment) - timedelta(days=before) for before in reversed(range(_DAYS))]
     usage = report.answers_by_day([key.pk for key in shown], days[0], days[-1], model_name)
     limits = report.limits_of(projects, model_name)
-    rests = report.rests_of(projects, moment, model_name)
+    events = report.events_of(projects, moment, model_name)
     row_of = partial(_row, filters=filters, days=days, may_choose=may_choose)
     rows = [
-        row_of(key, usage[key.pk], limit=limits.get(key.project_id), rests=rests.get(key.project_id, []))
+        row_of(key, usage[key.pk], limit=limits.get(key.project_id), events=events.get(key.project_id, []))
         for key in shown
     ]
-    note = _("CSV and JSON hold the keys of this page.") if page.has_other_pages() else ""
+    note = _("CSV and JSON contain the keys on this page.") if page.has_other_pages() else ""
     return Table("keys", _("Keys"), columns, rows, _empty(filters, is_narrowed), note, sort, report.SORTS)
 
 
@@ -129,7 +145,7 @@ def _row(
     usage: dict[date, int],
     *,
     limit: int | None,
-    rests: list[ExhaustionEvent],
+    events: list[ExhaustionEvent],
     filters: Filters,
     days: list[date],
     may_choose: bool,
@@ -138,7 +154,7 @@ def _row(
     return (
         _name(key, filters, may_choose),
         project_link(key.project_id, str(key.project), filters),
-        state_of(key, rests),
+        state_of(key, events),
         numbers[-1],
         limit,
         Cell(sum(numbers), html=sparkline(numbers, days)),
@@ -147,14 +163,14 @@ def _row(
 
 
 def _name(key: ApiKey, filters: Filters, may_choose: bool) -> Cell:
-    """Return the key's label as a link to its page, with a box to choose it."""
+    """Return the key's label as a link to its page, with a checkbox to select it."""
     link = format_html('<a href="{}">{}</a>', key_address(key.pk, filters), key.label)
     if may_choose:
         link = format_html(
             '<label class="choice"><input type="checkbox" name="chosen" value="{}">'
             '<span class="visually-hidden">{}</span></label> {}',
             key.pk,
-            _("Choose %s") % key.label,
+            _("Select %s") % key.label,
             link,
         )
     return Cell(key.label, html=link)
@@ -163,6 +179,6 @@ def _name(key: ApiKey, filters: Filters, may_choose: bool) -> Cell:
 def _empty(filters: Filters, is_narrowed: bool) -> str:
     if is_narrowed:
         everything = reverse("proxy:keys") + filters.query(project="", key="", model="")
-        return format_html('{} <a href="{}">{}</a>', _("No key is like that."), everything, _("Show all keys"))
+        return format_html('{} <a href="{}">{}</a>', _("No key matches."), everything, _("Show all keys"))
     add = reverse("admin:proxy_apikey_add")
     return format_html('{} <a href="{}">{}</a>', _("There are no keys yet."), add, _("Add keys"))

@@ -1,4 +1,4 @@
-"""Models: what each of them did, over time and in sum, and what is known of its limits."""
+"""Models: requests over time, totals and known limits of each."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from proxy.dashboard.reports.traffic import Sums
 
 @dashboard_page
 def model_list(request: HttpRequest) -> HttpResponse:
-    """Show models, of the period that the filters say."""
+    """Show the models used in the chosen period."""
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
     sums = traffic.sums(filters.period)
@@ -47,15 +47,15 @@ def _models_table(sums: Iterable[Sums], filters: Filters) -> Table:
     ]
     found = traffic.models(sums, traffic.first_byte_steps(filters.period))
     rows = [(model_link(row.model_name, filters), *row[1:]) for row in found]
-    empty = _("No requests in this period. Point a client at this address: the README shows how.")
+    empty = _("No requests in this period. The README shows how to point a client at this address.")
     return Table("models", _("Models"), columns, rows, empty, filters.about_models)
 
 
 def _limits_table(filters: Filters) -> Table:
     words = {
-        "requests_per_minute": _("requests a minute"),
-        "input_tokens_per_minute": _("input tokens a minute"),
-        "requests_per_day": _("requests a day"),
+        "requests_per_minute": _("requests per minute"),
+        "input_tokens_per_minute": _("input tokens per minute"),
+        "requests_per_day": _("requests per day"),
     }
     columns = [
         Column("model", _("Model")),
@@ -70,8 +70,12 @@ def _limits_table(filters: Filters) -> Table:
         for row in by_model.known_limits(filters.period)
         if row.projects
     ]
-    empty = _("No limit is known yet. Google tells them with its refusals; in the admin they can be set by hand.")
-    note = _("Set by hand, a limit wins over what Google told. Projects that may not be asked are left out.")
+    empty = _(
+        "No limit is known yet. Google reports limits when it refuses a request. You can also set them in the admin."
+    )
+    note = _(
+        "A limit that you set takes precedence over the one reported by Google. Unusable projects are not included."
+    )
     return Table("limits", _("Known limits"), columns, rows, empty, note)
 
 
@@ -87,5 +91,5 @@ def _chart(bars: ModelBars) -> Chart:
     series = [(model_name(name), f"--model-{n}", row) for n, (name, row) in enumerate(bars.requests.items(), 1)]
     if any(bars.others):
         series.append((_("others"), f"--model-{MOST_MODELS + 1}", bars.others))
-    label = _("Requests by model over time; the last table says the same")
+    label = _("Requests by model over time. The last table has the numbers.")
     return Chart("models", label, [slot_name(slot) for slot in bars.slots], series)

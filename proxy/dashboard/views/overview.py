@@ -1,4 +1,4 @@
-"""The overview: what is left today, who rests, how requests ended, and whether it lasts until the reset."""
+"""The overview: requests left today and how long they last, the state of keys, and how requests ended."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -7,6 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from proxy.checks import check_sqlite
 from proxy.dashboard import reports
@@ -45,7 +46,7 @@ def overview(request: HttpRequest) -> HttpResponse:
             tables.models_table(sums, steps, filters),
             tables.left_table(rows, moment, filters),
             tables.running_out_table(moment, filters),
-            tables.resting_table(moment, filters),
+            tables.exhausted_table(moment, filters),
         ],
         moment=moment,
         figures=[_left(rows, moment), *_figures(pool, bars, steps, filters)],
@@ -66,7 +67,7 @@ def _figures(
     keys = reverse("proxy:keys") + filters.here
     return [
         Figure(_("usable keys"), pool.usable, href=f"{keys}&state=usable"),
-        Figure(_("of these resting"), pool.resting, href=f"{keys}&state=resting"),
+        Figure(_("rate-limited for some models"), pool.limited, href=f"{keys}&state=limited"),
         Figure(_("bad keys"), pool.bad, href=f"{keys}&state=bad"),
         Figure(_("requests"), now.requests, note=_against(now.requests, before.requests)),
         Figure(_("failed"), now.failed, note=_against(now.failed, before.failed)),
@@ -74,7 +75,7 @@ def _figures(
             _("first byte, median"),
             p50,
             "ms",
-            _("known of the whole pool only")
+            _("measured for the whole pool only")
             if filters.period.has_keys
             else _("95th percentile: %s") % shown(p95, "ms"),
         ),
@@ -83,7 +84,7 @@ def _figures(
 
 
 def _left(rows: list[Remaining], moment: datetime) -> Figure:
-    """Return what is left of all models, and how long the one lasts that is used up first."""
+    """Return what is left of all models, and how long the first one to be used up lasts."""
     known = [row for row in rows if row.known]
     if not known:
         return Figure(_("requests left today"), None, note=_("no limit is known yet"))
@@ -99,10 +100,10 @@ def _left(rows: list[Remaining], moment: datetime) -> Figure:
 
 
 def _against(now: int, before: int) -> str:
-    """Return how a number stands to that of the period before."""
+    """Return the change from the previous period, in words."""
     if not before:
-        return _("none in the period before")
-    return _("%(change)+.0f %% against the period before") % {"change": (now / before - 1) * 100}
+        return _("none in the previous period")
+    return _("%(change)+.0f %% from the previous period") % {"change": (now / before - 1) * 100}
 
 
 def _warnings(pool: PoolState) -> list[str]:
@@ -110,23 +111,28 @@ def _warnings(pool: PoolState) -> list[str]:
     if settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN:
         warnings.append(
             _(
-                "Clients still show the well-known default token. Run `python manage.py newtoken` and restart, "
-                "so that nobody else can use these keys."
+                "Clients still use the well-known default token, so anybody who can reach this service can use these "
+                "keys. Run `python manage.py newtoken`, then restart."
             )
         )
     warnings += [str(warning.msg) for warning in check_sqlite(None)]
-    if pool.usable and pool.usable - pool.resting <= pool.usable * _FEW_KEYS:
-        warnings.append(
-            _("Few keys are left: %(open)s of %(usable)s do not rest.")
-            % {"open": pool.usable - pool.resting, "usable": pool.usable}
+    if pool.usable and pool.usable == pool.limited:
+        text = ngettext(
+            "The only key is rate-limited for some models.",
+            "All %(count)s keys are rate-limited for some models.",
+            pool.usable,
         )
+        warnings.append(text % {"count": pool.usable})
+    elif pool.usable and pool.usable - pool.limited <= pool.usable * _FEW_KEYS:
+        words = {"free": pool.usable - pool.limited, "usable": pool.usable}
+        warnings.append(_("Only %(free)s of %(usable)s keys are not rate-limited.") % words)
     return warnings
 
 
 def _chart(bars: list[Bar]) -> Chart:
     return Chart(
         "traffic",
-        _("Requests over time, by how they ended; the table below says the same"),
+        _("Requests over time by outcome. The table below has the numbers."),
         [slot_name(bar.begin) for bar in bars],
         [
             (_("answered at once"), "--ok", [bar.at_once for bar in bars]),

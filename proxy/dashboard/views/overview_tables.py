@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from proxy.dashboard import reports
 from proxy.dashboard.parts.charts import slot_label
 from proxy.dashboard.parts.filters import Filters
-from proxy.dashboard.parts.links import key_address, model_link, project_link, rested_model
+from proxy.dashboard.parts.links import exhausted_model, key_address, model_link, project_link
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import remaining, traffic
 from proxy.dashboard.reports.remaining import Remaining
@@ -22,7 +22,7 @@ _MOST_SHOWN = 100
 
 
 def traffic_table(bars: list[Bar], filters: Filters) -> Table:
-    """What the chart shows, in numbers."""
+    """Return the numbers of the chart."""
     columns = [
         Column("begin", slot_label(filters.period, [bar.begin for bar in bars])),
         Column("at_once", _("Answered at once"), "number"),
@@ -31,12 +31,12 @@ def traffic_table(bars: list[Bar], filters: Filters) -> Table:
         Column("failed", _("Failed"), "number"),
         Column("tokens", _("Tokens"), "number"),
     ]
-    note = _("Tries of these keys; refused: Google's 429.") if filters.period.has_keys else ""
+    note = _("Attempts with these keys. Refused means a 429 from Google.") if filters.period.has_keys else ""
     return Table("traffic", _("Requests over time"), columns, bars, note=note)
 
 
 def models_table(sums: Iterable[Sums], steps: dict[str, Counter[int]], filters: Filters) -> Table:
-    """What each model did, with the way to its page."""
+    """Return the requests for each model, with a link to its page."""
     columns = [
         Column("model", _("Model")),
         Column("requests", _("Requests"), "number"),
@@ -56,12 +56,12 @@ def models_table(sums: Iterable[Sums], steps: dict[str, Counter[int]], filters: 
         )
         for row in traffic.models(sums, steps)
     ]
-    empty = _("No requests in this period. Point a client at this address: the README shows how.")
+    empty = _("No requests in this period. The README shows how to point a client at this address.")
     return Table("models", _("Models"), columns, rows, empty, filters.about_models)
 
 
 def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Table:
-    """What is left of each model today, and whether it lasts."""
+    """Return what is left of each model today, and how long it lasts."""
     columns = [
         Column("model", _("Model")),
         Column("left", _("Left"), "number"),
@@ -77,11 +77,11 @@ def left_table(rows: list[Remaining], moment: datetime, filters: Filters) -> Tab
             row.used if row.known else None,
             row.limit if row.known else None,
             f"{row.known} / {row.all}",
-            how_long(row, moment) if row.known else _("not known"),
+            how_long(row, moment) if row.known else _("unknown"),
         )
         for row in rows
     ]
-    return Table("left", _("Left today"), columns, shown, _("No model was asked for yet."))
+    return Table("left", _("Left today"), columns, shown, _("No model has been used yet."))
 
 
 def how_long(row: Remaining, moment: datetime) -> str:
@@ -89,12 +89,12 @@ def how_long(row: Remaining, moment: datetime) -> str:
     end = remaining.used_up_at(row, moment)
     if end is None:
         return _("lasts until the reset")
-    words = _("used up at %s") if row.known == row.all else _("lasts until %s at least")
+    words = _("used up at %s") if row.known == row.all else _("lasts at least until %s")
     return words % date_format(localtime(end), "H:i")
 
 
 def running_out_table(moment: datetime, filters: Filters) -> Table:
-    """Who is out first if it goes on as today."""
+    """Return the projects that run out first at today's rate."""
     columns = [
         Column("project", _("Project")),
         Column("model", _("Model")),
@@ -114,15 +114,15 @@ def running_out_table(moment: datetime, filters: Filters) -> Table:
     ]
     return Table(
         "running_out",
-        _("Run out first, at today's rate"),
+        _("First to run out, at today's rate"),
         columns,
         rows,
-        _("No project runs out before the reset, as far as limits are known."),
+        _("No project with a known limit runs out before the reset."),
     )
 
 
-def resting_table(moment: datetime, filters: Filters) -> Table:
-    """What is exhausted now, until when and why."""
+def exhausted_table(moment: datetime, filters: Filters) -> Table:
+    """Return the exhaustion events in force."""
     columns = [
         Column("key", _("Key")),
         Column("project", _("Project")),
@@ -132,20 +132,19 @@ def resting_table(moment: datetime, filters: Filters) -> Table:
         Column("until", _("Until")),
     ]
     events = reports.exhaustion_in_force(moment, filters.period)
-    rows = [_resting_row(event, filters) for event in events[:_MOST_SHOWN]]
+    rows = [_exhausted_row(event, filters) for event in events[:_MOST_SHOWN]]
     note = _("The first 100 of %s.") % len(events) if len(events) > _MOST_SHOWN else ""
-    return Table(
-        "resting", _("Exhausted now"), columns, rows, _("Nothing: every usable key may be asked for every model."), note
-    )
+    empty = _("Nothing. Every usable key is available for every model.")
+    return Table("exhausted", _("Rate-limited or exhausted now"), columns, rows, empty, note)
 
 
-def _resting_row(event: ExhaustionEvent, filters: Filters) -> tuple[object, ...]:
+def _exhausted_row(event: ExhaustionEvent, filters: Filters) -> tuple[object, ...]:
     limit = _("limit %s") % event.limit if event.limit is not None else ""
     return (
         Cell(event.key.label, href=key_address(event.key_id, filters)),
         project_link(event.project_id, str(event.project), filters),
-        rested_model(event, filters),
+        exhausted_model(event, filters),
         Cell(event.get_window_display(), note=limit),
         event.since,
-        event.until or _("somebody acts"),
+        event.until or _("revived manually"),
     )

@@ -1,15 +1,16 @@
-"""The log of requests, live at the top."""
+"""The request log, updated live."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from django import forms
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
-from proxy.dashboard.parts.filters import Filters, read_filters
+from proxy.dashboard.parts.filters import Filters, NumberField, read_filters
 from proxy.dashboard.parts.links import key_address, model_link
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
@@ -19,23 +20,37 @@ from proxy.models import LoggedRequest, Outcome
 SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSED: "▲", Outcome.FAILED: "✕"}
 
 
+class LogForm(forms.Form):
+    """What the address can hold besides the filters."""
+
+    outcome = forms.TypedChoiceField(choices=Outcome.choices, coerce=int, required=False)
+    # The first characters of a request's id.
+    q = forms.CharField(required=False)
+    # The id of the last row on the previous page.
+    before = NumberField()
+    # The id of the newest row that the page has.
+    after = NumberField()
+
+
 @dashboard_page
 def request_log(request: HttpRequest) -> HttpResponse:
-    """Show a page of the log; with `?after=`, only the rows that came since, for the script that adds them on top."""
+    """Show a page of the log. With `?after=`, return only newer rows, for the script that adds them at the top."""
     moment = datetime.now(UTC)
     filters = read_filters(request, moment)
-    given = request.GET
-    outcome = number_in(given.get("outcome", ""), most=max(Outcome))
-    if "after" in given:
-        rows = log.arrived(filters.period, number_in(given["after"]), outcome=outcome)
+    form = LogForm(request.GET)
+    form.is_valid()
+    outcome = form.cleaned_data.get("outcome") or 0
+    if "after" in request.GET:
+        after = form.cleaned_data.get("after") or 0
+        rows = log.arrived(filters.period, after, outcome=outcome)
         table = _table(rows, filters)
-        newest = rows[0].pk if rows else number_in(given["after"])
+        newest = rows[0].pk if rows else after
         response = render(request, "proxy/_rows.html", {"table": table})
         response.headers["X-Newest"] = str(newest)
         return response
     newest = log.newest_id()
-    searched = given.get("q", "").strip()[:128]
-    before = number_in(given.get("before", ""))
+    searched = form.cleaned_data.get("q", "")[:128]
+    before = form.cleaned_data.get("before") or 0
     rows = log.logged(filters.period, outcome=outcome, request_id=searched, before=before)
     shown = rows[: log.PAGE]
     also = {name: value for name, value in (("outcome", outcome or ""), ("q", searched)) if value}
@@ -58,11 +73,6 @@ def request_log(request: HttpRequest) -> HttpResponse:
     )
 
 
-def number_in(text: str, most: int = 2**62) -> int:
-    """Return the number that a part of an address is, 0 if it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most else 0
-
-
 def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
     columns = [
         Column("began", _("Time"), "second"),
@@ -70,12 +80,12 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
         Column("status", _("Status"), "number"),
         Column("model", _("Model")),
         Column("method", _("Method")),
-        Column("keys", _("Keys tried"), "words"),
+        Column("keys", _("Attempts"), "words"),
         Column("waited", _("Waited"), "ms"),
         Column("first_byte", _("First byte"), "ms"),
         Column("duration", _("Duration"), "ms"),
         *token_columns(),
-        Column("request_id", _("Request id")),
+        Column("request_id", _("Request ID")),
     ]
     labels = log.key_labels(rows)
     body = [
@@ -85,7 +95,7 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
             row.status,
             model_link(row.model_name, filters),
             f"{row.method} {row.action}".strip(),
-            _tries(row, labels, filters),
+            _attempts(row, labels, filters),
             row.waited_ms or None,
             row.first_byte_ms,
             row.duration_ms,
@@ -98,14 +108,14 @@ def _table(rows: Sequence[LoggedRequest], filters: Filters) -> Table:
         for row in rows
     ]
     if settings.REQUEST_LOG_DAYS:
-        empty = _("No such request in this period. Send one: it appears here by itself.")
+        empty = _("No request matches in this period. New requests appear here by themselves.")
     else:
-        empty = _("There is no log: REQUEST_LOG_DAYS is 0.")
+        empty = _("The log is turned off, because REQUEST_LOG_DAYS is 0.")
     return Table("requests", _("Requests, newest first"), columns, body, empty)
 
 
-def _tries(row: LoggedRequest, labels: dict[int, str], filters: Filters) -> Cell:
-    """Return the keys that were tried, in order, with what each answered."""
+def _attempts(row: LoggedRequest, labels: dict[int, str], filters: Filters) -> Cell:
+    """Return the key and the status of each attempt, in order."""
     several = [
         (labels.get(key_id, f"key {key_id}"), status or _("no answer"), key_id) for key_id, status in row.attempts
     ]

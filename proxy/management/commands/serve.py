@@ -87,7 +87,7 @@ def _welcome(imported: str, password: str) -> list[str]:
     host, _colon, port = settings.BIND.split(",")[0].rpartition(":")
     url = f"http://{'localhost' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
     state = pool_state(timezone.now())
-    keys = _("%(usable)d usable, %(resting)d resting, %(bad)d bad, %(disabled)d disabled") % state._asdict()
+    keys = _("%(usable)d usable (%(limited)d rate-limited), %(bad)d bad, %(disabled)d disabled") % state._asdict()
     has_default_token = settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN
     token = settings.PLACEHOLDER_TOKEN if has_default_token else _("(what PLACEHOLDER_TOKEN says)")
     login = _("  name admin, password %(password)s (shown only now)") % {"password": password} if password else ""
