@@ -10,8 +10,8 @@ COPY manage.py gunicorn.conf.py ./
 COPY keymanager keymanager
 COPY proxy proxy
 COPY templates templates
-# The mode, since the files of a private checkout are readable by their owner only. Static files need no collecting:
-# WhiteNoise finds them in the packages (WHITENOISE_USE_FINDERS).
+# chmod: in a private checkout, only the owner can read the files. There is no collectstatic, because WhiteNoise serves
+# static files from where the packages keep them (WHITENOISE_USE_FINDERS).
 RUN chmod -R a+rX . && python -m compileall -q .
 
 FROM ${PYTHON_IMAGE}
