@@ -59,8 +59,10 @@ class Service:
     """One deployment: a folder with key file, data and logs, a port, settings; started and stopped at will.
 
     upstream: the fake, or any URL. open_files: how many the system lets a process have. variables: more of the
-    environment. As a context manager it leaves nothing running.
+    environment. As a context manager it leaves nothing running. `project` is where manage.py is.
     """
+
+    project = ROOT
 
     def __init__(
         self,
@@ -140,7 +142,9 @@ class Service:
     def run(self, *arguments: str) -> CompletedProcess[str]:
         """Run Python with these arguments to its end, in the service's environment."""
         command = [sys.executable, *arguments]
-        return run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     def start(self, *arguments: str) -> Self:
         """Start `manage.py` with these arguments (none: `serve`) in a process group of its own, and return at once.
@@ -155,7 +159,7 @@ class Service:
             if self.open_files:
                 command = ["prlimit", f"--nofile={self.open_files}:{self.open_files}", *command]
             self.process = Popen(
-                command, cwd=ROOT, env=self.environment, stdout=output, stderr=STDOUT, start_new_session=True
+                command, cwd=self.project, env=self.environment, stdout=output, stderr=STDOUT, start_new_session=True
             )
         return self
 
