@@ -405,7 +405,7 @@ def test_the_dashboard_shows_today(
 
     figures = [part.split("<")[0].strip() for part in page.split("<dd>")[1:]]
     assert figures[1:6] == ["2", "1", "1", "3", "0"]
-    for shown in (FLASH, "…0two", "requests or tokens a day", "quotas reset in", "known default token"):
+    for shown in (FLASH, "…0two", "requests or tokens a day", "Quotas reset in", "known default token"):
         assert shown in page
     assert not [key.secret for key in keys if key.secret and key.secret in page]
 
@@ -413,7 +413,7 @@ def test_the_dashboard_shows_today(
 def test_an_empty_dashboard_says_what_to_do(person: Client) -> None:
     page = person.get("/dashboard/").content.decode()
 
-    assert "There is no usable key: add some" in page
+    assert "The pool has no usable key. Add" in page
     assert "No requests in this period. Point a client at this address" in page
 
 

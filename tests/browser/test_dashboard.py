@@ -114,7 +114,7 @@ def test_a_page_is_narrowed_to_a_project_or_a_key_and_widened_again(page: Page) 
 def test_what_makes_no_sense_in_an_address_is_told(page: Page) -> None:
     page.goto("/dashboard/?range=yesterday&project=999999")
 
-    expect(page.get_by_role("alert")).to_have_text("There is no such project. There is no such range.")
+    expect(page.get_by_role("alert")).to_have_text("There is no such range. There is no such project.")
 
 
 def test_keys_are_sorted_searched_and_read_page_by_page(page: Page) -> None:
@@ -146,7 +146,7 @@ def test_a_key_is_disabled_and_enabled_again(page: Page) -> None:
     page.goto(f"/dashboard/keys/?q={label.partition(' ')[0]}")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=label, exact=True))
     for action, state in (("Disable", "disabled"), ("Enable", "usable")):
-        row.get_by_role("checkbox", name=f"Choose {label}").check()
+        row.get_by_role("checkbox", name=f"Select {label}").check()
         page.get_by_label("Selected keys").last.select_option(label=action)
         page.get_by_role("group", name="Selected keys").get_by_role("button", name="Apply").click()
         expect(page.get_by_text(f"1 {action.lower()}d.")).to_be_visible()
