@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, Self
 
 import pytest
 import time_machine
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.db import connection
@@ -31,6 +31,7 @@ from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
 from proxy.pool.adding import add_keys
 from proxy.upstream.exchange import Upstream
+from tests.databases import SERVER
 from tests.fake_gemini import FakeGemini
 
 TOKEN = "PLACEHOLDER_GEMINI_TOKEN"
@@ -61,17 +62,24 @@ def no_log_file() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Put the test database into a file: claims about locks and threads mean nothing in memory.
+def django_db_modify_db_settings(
+    tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """Put the test database on SQLite into a file: claims about locks and threads mean nothing in memory.
 
-    Its commits do not wait for the disk: no test cuts the power, and a busy disk makes everything wait.
+    Its commits do not wait for the disk: no test cuts the power, and a busy disk slows everything down.
     """
-    from django.conf import settings  # noqa: PLC0415  # after pytest-django has set it up
-
-    path: Path = tmp_path_factory.mktemp("database") / "test.sqlite3"
     database = settings.DATABASES["default"]
-    database.setdefault("TEST", {})["NAME"] = str(path)
-    database["OPTIONS"]["init_command"] = database["OPTIONS"]["init_command"].replace("=FULL", "=OFF")
+    if database["ENGINE"] == "proxy.sqlite":
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+        database["OPTIONS"]["init_command"] = database["OPTIONS"]["init_command"].replace("=FULL", "=OFF")
+
+
+@pytest.fixture(autouse=True)
+def _sqlite_only(request: pytest.FixtureRequest) -> None:
+    """Skip the tests about SQLite on another database."""
+    if request.node.get_closest_marker("sqlite") and SERVER:
+        pytest.skip("It is about SQLite.")
 
 
 @pytest.fixture

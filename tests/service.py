@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import requests
 
 from tests.conftest import FLASH, TOKEN, fake_secret
+from tests.databases import ServiceDatabase
 from tests.fake_gemini import FakeGemini
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,10 +58,10 @@ def free_port() -> int:
 class Service:
     """One deployment: a folder with key file, data and logs, a port, settings; started and stopped at will.
 
-    upstream: the fake, or any URL. open_files: how many the system lets a process have. variables: more of the
-    environment. As a context manager it leaves nothing running. `project` is where manage.py is.
+    As a context manager it leaves nothing running.
     """
 
+    # The folder of manage.py.
     project = ROOT
 
     def __init__(
@@ -71,10 +71,16 @@ class Service:
         *,
         secrets: Sequence[str] = SECRETS,
         token: str = TOKEN,
+        # How many files the system lets a process open.
         open_files: int | None = None,
+        # It begins with all tables, which saves seconds, or without a database.
+        is_migrated: bool = True,
+        # More of the environment.
         **variables: str,
     ) -> None:
         self.folder = folder
+        self.db = ServiceDatabase(folder / "data" / "keymanager.sqlite3")
+        self.db.create(is_migrated=is_migrated)
         self.port = free_port()
         self.token = token
         self.open_files = open_files
@@ -89,7 +95,7 @@ class Service:
             "PYTHONUNBUFFERED": "1",
             "BIND": f"127.0.0.1:{self.port}",
             "DATA_DIR": str(folder / "data"),
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": self.db.url,
             "DEBUG": "off",
             "GRACEFUL_SECONDS": "15",
             "KEY_FILE": str(folder / "key.txt"),
@@ -113,7 +119,8 @@ class Service:
 
     @property
     def database(self) -> Path:
-        return self.folder / "data" / "keymanager.sqlite3"
+        """The file of the database, on SQLite."""
+        return self.db.file
 
     @property
     def output(self) -> str:
@@ -242,8 +249,8 @@ class Service:
             f"SELECT key.secret, model_name, {columns} FROM proxy_dailyusage usage "
             "JOIN proxy_apikey key ON key.id = usage.key_id GROUP BY key.secret, model_name"
         )
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            return {(secret, model): Usage(*numbers) for secret, model, *numbers in connection.execute(question)}
+        # SUM of bigint is a Decimal on PostgreSQL.
+        return {(secret, model): Usage(*map(int, numbers)) for secret, model, *numbers in self.db.rows(question)}
 
     def answers(self, model: str = "") -> dict[tuple[str, str], int]:
         """Return how many answers the database holds by secret and model name (of one model only, if named)."""
@@ -260,7 +267,7 @@ class Service:
 
     def execute(self, statement: str) -> None:
         """Change the database, as another process would."""
-        with closing(sqlite3.connect(self.database)) as connection, connection:
+        with self.db.connect() as connection:
             connection.execute(statement)
 
     @contextmanager
@@ -293,11 +300,13 @@ def running(
     *,
     secrets: Sequence[str] = SECRETS,
     token: str = TOKEN,
-    open_files: int | None = None,
-    **variables: str,
+    **options: Any,
 ) -> Iterator[Service]:
-    """Serve as `make run` does; yield the service once it is ready, and leave nothing of it running."""
-    with Service(folder, upstream, secrets=secrets, token=token, open_files=open_files, **variables) as service:
+    """Serve as `make run` does; yield the service once it is ready, and leave nothing running.
+
+    options: those of `Service`.
+    """
+    with Service(folder, upstream, secrets=secrets, token=token, **options) as service:
         yield service.start().wait_until_ready()
 
 
