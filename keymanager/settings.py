@@ -295,6 +295,9 @@ TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
 STATIC_URL = "/static/"
+# What this service answers itself. Every other path goes to the Gemini API; see proxy/middleware.py.
+OWN_PATHS = frozenset({"/admin", "/dashboard", "/healthz", "/readyz"})
+OWN_PREFIXES = ("/admin/", "/dashboard/", STATIC_URL)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "proxy.client.prefix.PrefixedFiles"},
@@ -328,13 +331,11 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         ),
     }
 
-OWN_PATHS = ("/admin/", "/dashboard/", "/static/")
-
 
 def _is_about_own_pages(record: logging.LogRecord) -> bool:
-    """Tell whether a record of Django's is about a page; the relay says itself what went wrong, and with which key."""
+    """Return whether Django logs this about a page; the relay writes its own log lines, which name the key."""
     request = getattr(record, "request", None)
-    return request is None or request.path_info.startswith(OWN_PATHS)
+    return request is None or request.path_info.startswith(OWN_PREFIXES)
 
 
 _handlers = ["console"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proxy.gemini.target import Headers
+from proxy.gemini.credentials import Headers
 from proxy.gemini.tokens import TokenMeter
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim

@@ -8,20 +8,17 @@ from django.http import HttpRequest, HttpResponseBase
 from proxy.client.prefix import keep_cookies_below, take_prefix
 from proxy.views import relay_view
 
-OWN_FILES = {"/admin", "/dashboard", "/healthz", "/readyz"}
-
 
 def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Answer what is not ours at once, as WhiteNoise does with static files.
+    """Send every path that is not this service's own to the relay, before sessions, CSRF and messages run.
 
-    The catch-all route at the end of `urls.py` would do the same, after sessions, CSRF and messages had their turn:
-    a sixth of the time of a request.
+    A catch-all route in `urls.py` would run them first, which takes a sixth of the time of a request.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         prefix = take_prefix(request) if "HTTP_X_FORWARDED_PREFIX" in request.META else ""
         path = request.path_info
-        if path in OWN_FILES or path.startswith(settings.OWN_PATHS):
+        if path in settings.OWN_PATHS or path.startswith(settings.OWN_PREFIXES):
             response = get_response(request)
             if prefix:
                 keep_cookies_below(prefix, response)
@@ -36,7 +33,7 @@ def store_nothing(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Ca
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
-        if not request.path_info.startswith("/static/"):
+        if not request.path_info.startswith(settings.STATIC_URL):
             response.headers["Cache-Control"] = "no-store"
         return response
 

@@ -15,16 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.bodies.slices import SLICE_BYTES
+from proxy.gemini.credentials import Headers, credential_for, credentials_in, has_bearer
+from proxy.gemini.model_in_body import BadModelName, model_in_json
 from proxy.gemini.paths import BadPath, UnknownPath
-from proxy.gemini.target import (
-    BadModelName,
-    Headers,
-    credential_for,
-    credentials_in,
-    has_bearer,
-    model_in_json,
-    read_target,
-)
+from proxy.gemini.target import read_target
 from proxy.gemini.tokens import estimate_input_tokens
 
 MODEL = "gemini-2.5-flash"

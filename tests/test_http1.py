@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini.target import Headers
+from proxy.gemini.credentials import Headers
 from proxy.upstream.http1 import BrokenAnswer, Http1Connection
 
 

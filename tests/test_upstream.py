@@ -24,7 +24,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.gemini.target import Headers, has_bearer, read_target
+from proxy.gemini.credentials import Headers, has_bearer
+from proxy.gemini.target import read_target
 from proxy.upstream.exchange import AnswerLost, Call, Upstream, UpstreamAnswer, UpstreamUnreachable
 from tests import gemini_errors as errors
 from tests.conftest import CHAT, GENERATE, STREAM, RawUpstream, fake_secret, is_soon, nobodys_port

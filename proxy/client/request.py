@@ -19,8 +19,10 @@ from proxy.client.base_urls import base_urls, tell_once
 from proxy.client.compressed_body import TooLargeUnpacked, unpacked
 from proxy.client.default_token import check_default_token
 from proxy.client.errors import RequestRefused
+from proxy.gemini.credentials import Headers, credentials_in, has_bearer
+from proxy.gemini.model_in_body import BadModelName, model_in_json
 from proxy.gemini.paths import BadPath, UnknownPath
-from proxy.gemini.target import BadModelName, Headers, Target, credentials_in, has_bearer, model_in_json, read_target
+from proxy.gemini.target import Target, read_target
 from proxy.gemini.tokens import estimate_input_tokens
 from proxy.models import NO_MODEL
 from proxy.upstream.exchange import Call

@@ -14,8 +14,8 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from proxy.gemini.credentials import credential_for
 from proxy.gemini.refusals import message_in, read_fault, read_refusal
-from proxy.gemini.target import credential_for
 from proxy.models import FAULTS, ApiKey
 from proxy.security.masking import mask_bytes
 

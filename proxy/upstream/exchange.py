@@ -25,7 +25,8 @@ from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from proxy.bodies.decompression import BadPacking, Unpacker
-from proxy.gemini.target import Headers, Target, credential_for
+from proxy.gemini.credentials import Headers, credential_for
+from proxy.gemini.target import Target
 from proxy.security.masking import mask_bytes
 from proxy.upstream.headers import handed_back, sent_on
 from proxy.upstream.http1 import BrokenAnswer, Http1Connection

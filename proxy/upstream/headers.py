@@ -2,7 +2,7 @@
 
 import re
 
-from proxy.gemini.target import CREDENTIAL_HEADERS, Headers
+from proxy.gemini.credentials import CREDENTIAL_HEADERS, Headers
 from proxy.security.masking import mask_bytes
 
 # RFC 9110, 7.6.1: these end at each hop.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
 
-from proxy.gemini.target import Headers
+from proxy.gemini.credentials import Headers
 
 _PIECE = 65_536
 _LONGEST_HEAD = 262_144

@@ -1,0 +1,57 @@
+"""Credentials: those that a client sends, and the one that goes to Google. Pure functions."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, unquote_plus
+
+Headers = list[tuple[str, str]]
+
+# Every header in which clients show a credential; none of them travels on, since Google refuses two at once.
+CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "x-goog-api-key", "x-api-key", "api-key", "proxy-authorization", "cookie"}
+)
+_CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "oauth_token"})
+# Programs append `?key=…` to URLs that have a query already.
+_SECOND_QUESTION_MARK = re.compile(r"\?(?=(?:alt|key|access_token|oauth_token)=)", re.IGNORECASE)
+
+
+def credentials_in(headers: Headers, query: str) -> Iterator[str]:
+    """Yield each credential that a client shows, in any of the forms clients use; empty ones are left out.
+
+    headers: names in any case. Sources: google-genai (`x-goog-api-key`), OpenAI (`Authorization: Bearer`), curl
+    (`?key=`), Live clients (`?access_token=`, `Authorization: Token`), Anthropic-style clients (`x-api-key`).
+    """
+    for name, value in headers:
+        name = name.lower()
+        if name == "authorization":
+            scheme, _, value = value.partition(" ")
+            value = value if scheme.lower() in ("bearer", "token") else ""
+        elif name not in ("x-goog-api-key", "x-api-key", "api-key"):
+            continue
+        if value := value.strip():
+            yield value
+    if query:
+        for name, value in parse_qsl(_SECOND_QUESTION_MARK.sub("&", query)):
+            if name.strip().lower() in _CREDENTIAL_PARAMETERS and (value := value.strip()):
+                yield value
+
+
+def has_bearer(headers: Headers) -> bool:
+    """Tell whether the client speaks as OpenAI's clients do: `Authorization: Bearer`, and no header of Google's."""
+    names = {name.lower(): value for name, value in headers if value}
+    return names.get("authorization", "").lower().startswith("bearer ") and "x-goog-api-key" not in names
+
+
+def credential_for(secret: str, *, is_openai: bool) -> tuple[str, str]:
+    """Return the one header that shows `secret` to Google: Bearer on the OpenAI endpoint, else x-goog-api-key."""
+    return ("Authorization", f"Bearer {secret}") if is_openai else ("x-goog-api-key", secret)
+
+
+def without_credentials(query: str) -> str:
+    """Return a raw query without its credential parameters; the others stay as they are."""
+    query = _SECOND_QUESTION_MARK.sub("&", query)
+    return "&".join(part for part in query.split("&") if not _is_credential(part))
+
+
+def _is_credential(parameter: str) -> bool:
+    return unquote_plus(parameter.partition("=")[0]).strip().lower() in _CREDENTIAL_PARAMETERS
