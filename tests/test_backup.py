@@ -158,7 +158,7 @@ def test_a_backup_is_one_private_file_and_overwrites_none(service: Service) -> N
     service.manage("backup", str(backup))
     mistake = service.mistake("backup", str(backup))
 
-    assert mistake == f"{backup} exists already; name another file."
+    assert mistake == f"{backup} already exists. Choose another name."
     assert list(backup.parent.iterdir()) == [backup]
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert backup.read_bytes()[18:20] == b"\1\1"  # not in WAL mode
@@ -210,7 +210,7 @@ def test_a_backup_that_is_stopped_leaves_nothing(service: Service, number: int) 
         process.send_signal(number)
         _out, told = process.communicate()
 
-    assert told == "CommandError: Stopped. There is no backup.\n"
+    assert told == "CommandError: Stopped. No backup was written.\n"
     assert process.returncode == 1
     assert not list(folder.iterdir())
 
@@ -255,7 +255,7 @@ def test_of_a_damaged_database_there_is_no_backup(service: Service) -> None:
 def test_a_place_that_cannot_be_is_told_in_one_sentence(service: Service) -> None:
     assert service.mistake("backup", str(service.folder / "no" / "b")).endswith("No such file or directory.")
     assert service.mistake("backup", "/proc/b").startswith("/proc/b cannot be written: ")
-    assert "exists already" in service.mistake("backup", str(service.folder))
+    assert "already exists" in service.mistake("backup", str(service.folder))
     assert "name a file" in service.mistake("backup", "-")
 
 
@@ -398,7 +398,7 @@ def test_a_database_that_was_lost_is_replaced(service: Service) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda path: path.unlink(), "There is no file {path}."),
+        (lambda path: path.unlink(), "{path} does not exist."),
         (lambda path: (path.unlink(), path.mkdir()), "{path} is not a file."),
         (lambda path: path.write_bytes(b""), "{path} is not an SQLite database."),
         (lambda path: path.write_text("AIza…\n" * 1000), "{path} is not an SQLite database."),

@@ -210,7 +210,7 @@ def test_a_dry_run_of_usage_changes_nothing(tmp_path: Path) -> None:
 
     out, _ = call("importusage", str(tmp_path / "key_usage.txt"), dry_run=True)
 
-    assert "nothing was changed" in out
+    assert "Nothing was changed" in out
     assert not ApiKey.objects.exists()
     assert not DailyUsage.objects.exists()
 
@@ -242,7 +242,7 @@ def test_keys_that_only_the_usage_knew_are_told(tmp_path: Path) -> None:
 def test_a_file_that_is_no_usage_is_refused_and_nothing_is_half_done(tmp_path: Path, content: str) -> None:
     (tmp_path / "key_usage.txt").write_text(content)
 
-    with pytest.raises(CommandError, match=r"key_usage\.txt is no key_usage\.txt: .*\.$") as told:
+    with pytest.raises(CommandError, match=r"key_usage\.txt is not a valid key_usage\.txt: .*\.$") as told:
         call("importusage", str(tmp_path / "key_usage.txt"))
 
     assert ONE not in str(told.value)
@@ -287,7 +287,7 @@ def test_usage_is_written_to_the_letter_and_for_its_owner_alone(usage: None, tmp
 
     assert file.read_bytes() == EXPORTED.encode()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert out == f"2026-11-20: written to {file}.\n"
+    assert out == f"Wrote the usage of 2026-11-20 to {file}.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["key_usage.txt"]
 
 

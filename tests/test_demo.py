@@ -61,7 +61,7 @@ def moment(transactional_db: None) -> Iterator[datetime]:
 def test_it_says_what_was_made_and_where_to_look() -> None:
     told = demo()
 
-    assert "40 made-up keys" in told
+    assert "40 sample keys" in told
     assert "/dashboard/" in told
     assert "DEMO" not in told
 

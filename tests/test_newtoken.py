@@ -101,7 +101,7 @@ def test_who_may_read_the_file_may_still(env_file: Path) -> None:
 def test_a_token_from_the_environment_is_not_undermined(env_file: Path, settings: Settings) -> None:
     settings.TOKEN_IS_IN_ENVIRONMENT = True
 
-    with pytest.raises(CommandError, match=r"is set in the environment, which wins over \.env"):
+    with pytest.raises(CommandError, match=r"is set in the environment, which overrides \.env"):
         call_command("newtoken")
 
     assert not env_file.exists()

@@ -75,7 +75,7 @@ def test_it_warns_of_the_well_known_token_and_only_of_that(tmp_path: Path, gemin
         said_with_own = service.output
         assert not list(service.folder.rglob("*.log"))
 
-    assert "Warning: the token is the well-known default" in said_with_default
+    assert "Warning: the token is the public default" in said_with_default
     assert "Warning" not in said_with_own
     assert own_token not in said_with_own
 

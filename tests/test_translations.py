@@ -190,9 +190,9 @@ def test_errors_for_clients_stay_english(transactional_db: None) -> None:
         ({"LANG": "zh_CN.UTF-8"}, "没有文件 nothing.txt。"),
         ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_CN.UTF-8"}, "没有文件"),
         ({"LANG": "en_US.UTF-8", "LANGUAGE": "zh_CN:en"}, "没有文件"),
-        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, "There is no file nothing.txt."),
-        ({"LANG": "de_DE.UTF-8"}, "There is no file"),
-        ({}, "There is no file"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, "nothing.txt does not exist."),
+        ({"LANG": "de_DE.UTF-8"}, "nothing.txt does not exist"),
+        ({}, "nothing.txt does not exist"),
     ],
     ids=["LANG", "LC_ALL", "LANGUAGE", "LC_ALL wins", "German", "none"],
 )

@@ -1,4 +1,4 @@
-"""What our commands have in common."""
+"""Base classes of the management commands."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from django.utils.translation import override
 
 
 class TerminalCommand(BaseCommand):
-    """A command that speaks the language of the terminal. help: marked with gettext_noop."""
+    """A command in the language of the terminal. Mark `help` with gettext_noop."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         with override(settings.TERMINAL_LANGUAGE):
@@ -23,18 +23,18 @@ class TerminalCommand(BaseCommand):
 
 
 class PoolCommand(TerminalCommand):
-    """A command that needs the pool: says in one sentence when the database is not ready for it."""
+    """A command that needs the database, and reports database errors in one sentence."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
         except DatabaseError as exc:
             with override(settings.TERMINAL_LANGUAGE):
-                raise CommandError(_what_is_wrong(str(exc))) from None
+                raise CommandError(_explain(str(exc))) from None
 
 
-def _what_is_wrong(error: str) -> str:
+def _explain(error: str) -> str:
     if "no such table" in error or "does not exist" in error:
         return _("The database is not ready: run `python manage.py migrate` first.")
-    told = _("The database cannot be used: %(error)s.") % {"error": " ".join(error.split()).rstrip(".")}
-    return f"{told} {_('It is where DATABASE_URL says, or in DATA_DIR.')}"
+    problem = _("The database cannot be used: %(error)s.") % {"error": " ".join(error.split()).rstrip(".")}
+    return f"{problem} {_('Check DATABASE_URL and DATA_DIR.')}"

@@ -1,4 +1,4 @@
-"""What backup and restore have in common: where the database is, what a copy holds, and mistakes in one sentence."""
+"""Helpers shared by backup and restore: the database file, the contents of a copy, and error messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +13,15 @@ from proxy.sqlite.copies import Content
 from proxy.sqlite.lock import database_file
 
 
-def file_of_database() -> Path:
-    """Return the file of the SQLite database. Raises CommandError on another engine."""
+def require_sqlite_file() -> Path:
+    """Return the file of the SQLite database. Raises CommandError for other engines."""
     path = database_file()
     if path is None:
-        raise CommandError(
-            _("This is for SQLite. The database is PostgreSQL: use pg_dump to back it up and pg_restore to go back.")
-        )
+        raise CommandError(_("This command works with SQLite only. For PostgreSQL, use pg_dump and pg_restore."))
     return path
 
 
-def told(content: Content) -> str:
+def describe(content: Content) -> str:
     """Return "3 keys and 1 day of usage"."""
     keys = ngettext("%(count)d key", "%(count)d keys", content.keys) % {"count": content.keys}
     days = ngettext("%(count)d day of usage", "%(count)d days of usage", content.days) % {"count": content.days}
@@ -31,12 +29,12 @@ def told(content: Content) -> str:
 
 
 @contextmanager
-def mistakes_told(name: str, message: str) -> Iterator[None]:
-    """Raise CommandError for what the disk or SQLite refuses. message: has %(name)s and %(error)s."""
+def errors_explained(name: str, message: str) -> Iterator[None]:
+    """Turn errors of the disk and of SQLite into CommandError. `message` contains %(name)s and %(error)s."""
     try:
         yield
     except FileExistsError:
-        raise CommandError(_("%(name)s exists already; name another file.") % {"name": name}) from None
+        raise CommandError(_("%(name)s already exists. Choose another name.") % {"name": name}) from None
     except OSError as exc:
         raise CommandError(message % {"name": name, "error": exc.strerror}) from None
     except Database.Error as exc:

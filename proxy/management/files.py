@@ -1,4 +1,4 @@
-"""Files that commands read and write: whole or not at all, and every mistake in one clear sentence."""
+"""Reading and writing files in commands. Writes are atomic; every error is one clear sentence."""
 
 import codecs
 import os
@@ -14,50 +14,50 @@ from django.utils.translation import gettext as _
 
 
 def read_text(name: str) -> str:
-    """Return the text of the file `name`, or of standard input for `-`. Raises CommandError when that cannot be.
+    """Return the text of the file `name`, or of standard input for `-`. Raises CommandError.
 
-    It is in UTF-8, or in UTF-16 with the mark that Windows editors write before it.
+    Accepts UTF-8, and UTF-16 with the byte order mark that Windows editors write.
     """
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except FileNotFoundError:
-        raise CommandError(_("There is no file %(name)s.") % {"name": name}) from None
+        raise CommandError(_("%(name)s does not exist.") % {"name": name}) from None
     except IsADirectoryError:
-        raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name}) from None
+        raise CommandError(_("%(name)s is a directory, not a file.") % {"name": name}) from None
     except UnicodeDecodeError as exc:
-        told = {"name": name, "byte": exc.start}
-        raise CommandError(_("%(name)s is not UTF-8 text (byte %(byte)d); save it as UTF-8.") % told) from None
+        words = {"name": name, "byte": exc.start}
+        raise CommandError(_("%(name)s is not UTF-8 text (byte %(byte)d). Save it as UTF-8.") % words) from None
     except OSError as exc:
-        told = {"name": name, "error": exc.strerror}
-        raise CommandError(_("%(name)s cannot be read: %(error)s.") % told) from None
+        words = {"name": name, "error": exc.strerror}
+        raise CommandError(_("%(name)s cannot be read: %(error)s.") % words) from None
 
 
-def readers_told(name: str) -> str:
-    """Return a warning when others may read the file `name`, which holds secrets; "" when not, or for `-`."""
+def permission_warning(name: str) -> str:
+    """Return a warning if other users can read the file `name`, which contains secrets; otherwise, and for `-`, ""."""
     if name == "-" or not Path(name).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return ""
-    told = {"name": name, "command": f"chmod 600 {shlex.quote(name)}"}
-    return _("Other users of this machine can read %(name)s: run `%(command)s`.") % told
+    words = {"name": name, "command": f"chmod 600 {shlex.quote(name)}"}
+    return _("Other users of this machine can read %(name)s: run `%(command)s`.") % words
 
 
 def write_private(name: str, content: str | bytes, *, keep_mode: bool = False) -> None:
-    """Write `content` (text as UTF-8) to the file `name` at once and whole, readable by its owner alone.
+    """Atomically write `content` (text as UTF-8) to the file `name`, readable by its owner only.
 
-    keep_mode: a file that is there keeps its owner, and whom it lets in. Raises CommandError.
+    keep_mode: an existing file keeps its owner and permissions. Raises CommandError.
     """
-    path = Path(name).resolve()  # through a link to the file itself
+    path = Path(name).resolve()  # replaces the target of a link, not the link
     if path.is_dir():
-        raise CommandError(_("%(name)s is a directory; name a file in it.") % {"name": name})
+        raise CommandError(_("%(name)s is a directory, not a file.") % {"name": name})
     if path.exists() and not path.is_file():
-        raise CommandError(_("%(name)s is no plain file; use - for standard output.") % {"name": name})
+        raise CommandError(_("%(name)s is not a regular file. Use - for standard output.") % {"name": name})
     try:
-        # Beside the file, since a rename is atomic within a file system only; mode 0600 from the beginning.
+        # In the same folder, because a rename is atomic only within one file system. Created with mode 0600.
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 if keep_mode and path.exists():
-                    _let_in_like(path, file.fileno())
+                    _copy_permissions(path, file.fileno())
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -66,12 +66,12 @@ def write_private(name: str, content: str | bytes, *, keep_mode: bool = False) -
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as exc:
-        told = {"name": name, "error": exc.strerror}
-        raise CommandError(_("%(name)s cannot be written: %(error)s.") % told) from None
+        words = {"name": name, "error": exc.strerror}
+        raise CommandError(_("%(name)s cannot be written: %(error)s.") % words) from None
 
 
-def _let_in_like(path: Path, descriptor: int) -> None:
-    like = path.stat()
+def _copy_permissions(path: Path, descriptor: int) -> None:
+    status = path.stat()
     with suppress(PermissionError):
-        os.fchown(descriptor, like.st_uid, like.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))

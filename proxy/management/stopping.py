@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal, for commands that have something to tidy up first."""
+"""Ctrl-C, SIGTERM and SIGHUP, for commands that must clean up before they exit."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -11,26 +11,26 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stopping_raises(message: str) -> Iterator[Callable[[], None]]:
-    """Let whoever stops the command see `message` as a CommandError, once what is within has tidied up.
+def raise_on_stop(message: str) -> Iterator[Callable[[], None]]:
+    """Raise CommandError with `message` in the body when a signal stops the command, so that the body can clean up.
 
-    What it yields is called when it is too late for that: the rest is done whatever comes.
+    Yields a function that ignores these signals from then on, to call at the point of no return.
     """
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def finish_anyway() -> None:
+    def ignore_signals() -> None:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        finish_anyway()  # a second one must not disturb the tidying
+        ignore_signals()  # a second one must not interrupt the cleanup
         raise CommandError(message)
 
-    for number, handler in before.items():
+    for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:  # nohup
             signal.signal(number, stop)
     try:
-        yield finish_anyway
+        yield ignore_signals
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

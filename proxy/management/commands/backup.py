@@ -9,27 +9,29 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.management.base import TerminalCommand
-from proxy.management.database import file_of_database, mistakes_told, told
-from proxy.management.stopping import stopping_raises
+from proxy.management.database import describe, errors_explained, require_sqlite_file
+from proxy.management.stopping import raise_on_stop
 from proxy.sqlite.copies import UnfitDatabase, copy_database, folder_beside, look_over, publish
 
 
 class Command(TerminalCommand):
-    help = gettext_noop("Copy the database to FILE, also while the service runs. The keys are in it in clear text.")
+    help = gettext_noop(
+        "Copy the database to FILE, even while the service runs. The copy contains the keys in clear text."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", metavar="FILE", help=_("a new file"))
+        parser.add_argument("file", metavar="FILE", help=_("the file to create"))
 
     def handle(self, *args: Any, file: str, **options: Any) -> None:
-        database = file_of_database()
+        database = require_sqlite_file()
         if not database.exists():
-            raise CommandError(_("There is no database %(name)s yet.") % {"name": database})
+            raise CommandError(_("The database %(name)s does not exist yet.") % {"name": database})
         if file == "-":
-            raise CommandError(_("A database cannot go to standard output; name a file."))
+            raise CommandError(_("A backup cannot go to standard output. Give a file name."))
         path = Path(file).absolute()
         with (
-            mistakes_told(file, _("%(name)s cannot be written: %(error)s.")),
-            stopping_raises(_("Stopped. There is no backup.")) as finish_anyway,
+            errors_explained(file, _("%(name)s cannot be written: %(error)s.")),
+            raise_on_stop(_("Stopped. No backup was written.")) as ignore_signals,
         ):
             if path.is_symlink() or path.exists():
                 raise FileExistsError
@@ -40,10 +42,10 @@ class Command(TerminalCommand):
                     content = look_over(copy)
                 except UnfitDatabase as exc:
                     raise CommandError(f"{database} {exc}.") from None
-                size = filesizeformat(copy.stat().st_size).replace("\xa0", " ")  # a terminal may not know that blank
-                finish_anyway()
+                size = filesizeformat(copy.stat().st_size).replace("\xa0", " ")  # not every terminal can print it
+                ignore_signals()
                 publish(copy, path)
         self.stdout.write(
-            _("Backed up %(content)s to %(file)s (%(size)s). It holds the keys in clear text: keep it private.")
-            % {"content": told(content), "file": file, "size": size}
+            _("Backed up %(content)s to %(file)s (%(size)s). It contains the keys in clear text: keep it private.")
+            % {"content": describe(content), "file": file, "size": size}
         )

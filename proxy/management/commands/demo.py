@@ -1,4 +1,4 @@
-"""`manage.py demo`: fill an empty database with a made-up pool and its past."""
+"""`manage.py demo`: fill an empty database with a sample pool and its history."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -15,36 +15,39 @@ from proxy.management.base import PoolCommand
 
 class Command(PoolCommand):
     help = gettext_noop(
-        "Fill an EMPTY database with made-up keys and months of history, so that every page can be looked at. The keys "
-        "work nowhere: Google answers requests for them with an error. To begin for real, delete the database."
+        "Fill an EMPTY database with sample keys and months of history, to show every page with data. Google rejects "
+        "these keys, so requests fail. Delete the database before real use."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--keys", type=_whole(1, 10_000), default=40, help=_("how many keys (40)"))
-        parser.add_argument("--days", type=_whole(1, 800), default=120, help=_("how many days of history (120)"))
-        parser.add_argument("--log-rows", type=_whole(0, 1_000_000), default=5000, help=_("requests in the log (5000)"))
-        parser.add_argument("--seed", type=int, default=1, help=_("another number makes another pool (1)"))
+        parser.add_argument("--keys", type=_whole(1, 10_000), default=40, help=_("number of keys (default: 40)"))
+        parser.add_argument("--days", type=_whole(1, 800), default=120, help=_("days of history (default: 120)"))
+        parser.add_argument(
+            "--log-rows", type=_whole(0, 1_000_000), default=5000, help=_("requests in the log (default: 5000)")
+        )
+        parser.add_argument("--seed", type=int, default=1, help=_("random seed (default: 1)"))
 
     def handle(self, *args: Any, keys: int, days: int, log_rows: int, seed: int, **options: Any) -> None:
         if not is_empty():
-            raise CommandError(
-                _("There are keys or their usage in the database already; made-up ones would mix with it.")
-            )
+            raise CommandError(_("The database already contains keys or usage. Sample data needs an empty database."))
         made = fill(Plan(keys, days, log_rows), timezone.now(), seed)
         self.stdout.write(
             _(
-                "%(keys)d made-up keys in %(projects)d projects, %(days)d days of usage, "
-                "%(requests)d requests in the log."
+                "Added %(keys)d sample keys in %(projects)d projects, %(days)d days of usage, "
+                "and %(requests)d requests in the log."
             )
             % {**made._asdict(), "days": days}
         )
         self.stdout.write(
-            _("Look at /dashboard/ once `python manage.py serve` runs; `python manage.py createsuperuser` lets you in.")
+            _(
+                "To see them, create an account with `python manage.py createsuperuser`, run `python manage.py serve`, "
+                "and open /dashboard/."
+            )
         )
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
-    """Return what reads a whole number within limits."""
+    """Return an argument parser for whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
         if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:

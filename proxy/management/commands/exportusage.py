@@ -1,4 +1,4 @@
-"""`manage.py exportusage key_usage.txt`: write a day's usage as the script that came before did."""
+"""`manage.py exportusage key_usage.txt`: write a day's usage in the format of the old script."""
 
 from datetime import date
 from typing import Any
@@ -16,25 +16,25 @@ from proxy.pool.usage_file import export_usage
 
 class Command(PoolCommand):
     help = gettext_noop(
-        "Write the usage of a quota day to FILE, as JSON. Real keys are in it: it is readable by you alone."
+        "Write the usage of a quota day to FILE as JSON. FILE contains the keys in clear text; only you can read it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE", help=_("the file, or - for standard output"))
-        parser.add_argument("--day", help=_("a quota day like 2026-11-23; today when left out"))
+        parser.add_argument("--day", help=_("the quota day, such as 2026-11-23 (default: today)"))
 
     def handle(self, *args: Any, file: str, day: str | None, **options: Any) -> None:
         moment = timezone.now()
         try:
             quota_day = date.fromisoformat(day) if day else today(moment)
         except ValueError:
-            raise CommandError(_("--day %(day)s is no date; write it like 2026-11-23.") % {"day": day}) from None
+            raise CommandError(_("--day %(day)s is not a date like 2026-11-23.") % {"day": day}) from None
         if not date(2000, 1, 1) <= quota_day <= today(moment):
-            told = {"day": day, "today": today(moment)}
-            raise CommandError(_("--day %(day)s is no day of this pool; the quota day is %(today)s now.") % told)
+            words = {"day": quota_day, "today": today(moment)}
+            raise CommandError(_("--day must be from 2000-01-01 to today (%(today)s), not %(day)s.") % words)
         text = export_usage(quota_day, moment)
         if file == "-":
             self.stdout.write(text, ending="")
             return
         write_private(file, text)
-        self.stdout.write(_("%(day)s: written to %(file)s.") % {"day": quota_day, "file": file})
+        self.stdout.write(_("Wrote the usage of %(day)s to %(file)s.") % {"day": quota_day, "file": file})

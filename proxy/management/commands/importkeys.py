@@ -1,4 +1,4 @@
-"""`manage.py importkeys key.txt`: put the keys of a file into the pool."""
+"""`manage.py importkeys key.txt`: add the keys in a file to the pool."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.management.base import PoolCommand
-from proxy.management.files import read_text, readers_told
+from proxy.management.files import permission_warning, read_text
 from proxy.pool.adding import add_keys, count_new
 from proxy.pool.key_file import read_keys
 from proxy.pool.summary import malformed_told, odd_told, summary
@@ -16,12 +16,14 @@ from proxy.pool.summary import malformed_told, odd_told, summary
 
 class Command(PoolCommand):
     help = gettext_noop(
-        "Put the keys of FILE (text, CSV, JSON or .env, names included) into the pool. Running it twice is harmless."
+        "Add the keys in FILE (text, CSV, JSON or .env), with their names, to the pool. Running it twice is safe."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE", help=_("the file, or - for standard input"))
-        parser.add_argument("--dry-run", action="store_true", help=_("say what would happen, and change nothing"))
+        parser.add_argument(
+            "--dry-run", action="store_true", help=_("show what would happen, without changing anything")
+        )
 
     def handle(self, *args: Any, file: str, dry_run: bool, **options: Any) -> None:
         lines = read_keys(read_text(file))
@@ -31,7 +33,7 @@ class Command(PoolCommand):
         else:
             new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
         self.stdout.write(summary(lines, new, known, is_done=not dry_run))
-        for warning in filter(None, [odd_told(lines), readers_told(file)]):
+        for warning in filter(None, [odd_told(lines), permission_warning(file)]):
             self.stderr.write(self.style.WARNING(warning))
         if lines.malformed:
             raise CommandError(malformed_told(lines))

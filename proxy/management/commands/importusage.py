@@ -1,4 +1,4 @@
-"""`manage.py importusage key_usage.txt`: take over the counts of the script that came before."""
+"""`manage.py importusage key_usage.txt`: import the counts of the old script."""
 
 from dataclasses import replace
 from datetime import date
@@ -16,16 +16,16 @@ from proxy.pool.usage_file import BadUsageFile, import_usage, parse_usage
 
 
 class Command(PoolCommand):
-    help = gettext_noop(
-        "Add the counts and exhausted keys of FILE (a key_usage.txt) to ours. Running it twice is harmless."
-    )
+    help = gettext_noop("Import the counts and exhausted keys in FILE (a key_usage.txt). Running it twice is safe.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", metavar="FILE", help=_("the file, or - for standard input"))
         parser.add_argument(
-            "--day", help=_("count it under this quota day, like 2026-11-23, whatever date the file has")
+            "--day", help=_("the quota day to count it under, such as 2026-11-23 (default: the date in the file)")
         )
-        parser.add_argument("--dry-run", action="store_true", help=_("say what would happen, and change nothing"))
+        parser.add_argument(
+            "--dry-run", action="store_true", help=_("show what would happen, without changing anything")
+        )
 
     def handle(self, *args: Any, file: str, day: str | None, dry_run: bool, **options: Any) -> None:
         moment = timezone.now()
@@ -33,26 +33,30 @@ class Command(PoolCommand):
             usage = parse_usage(read_text(file))
             usage = replace(usage, day=date.fromisoformat(day)) if day else usage
         except BadUsageFile as exc:
-            raise CommandError(_("%(file)s is no key_usage.txt: %(error)s.") % {"file": file, "error": exc}) from None
+            raise CommandError(
+                _("%(file)s is not a valid key_usage.txt: %(error)s.") % {"file": file, "error": exc}
+            ) from None
         except ValueError:
-            raise CommandError(_("--day %(day)s is no date; write it like 2026-11-23.") % {"day": day}) from None
+            raise CommandError(_("--day %(day)s is not a date like 2026-11-23.") % {"day": day}) from None
         if usage.day > today(moment):
             raise CommandError(
                 _(
-                    "%(file)s is of %(day)s, and the quota day is %(today)s now: "
-                    "count it under that day with --day %(today)s."
+                    "%(file)s is for %(day)s, but the current quota day is %(today)s. "
+                    "To count it under the current day, add --day %(today)s."
                 )
                 % {"file": file, "day": usage.day, "today": today(moment)}
             )
         unknown = 0 if dry_run else import_usage(usage, moment)
-        told = _("%(day)s: %(answers)d answers, keys used %(used)d, exhausted %(exhausted)d") % {
+        counts = _("%(day)s: %(answers)d answers, %(used)d keys used, %(exhausted)d exhausted") % {
             "day": usage.day,
             "answers": usage.answers,
             "used": len(usage.counts),
             "exhausted": len(usage.exhausted),
         }
-        ending = _("%(told)s; nothing was changed.") if dry_run else _("%(told)s; imported.")
-        self.stdout.write(ending % {"told": told})
+        message = _("%(counts)s. Nothing was changed.") if dry_run else _("Imported %(counts)s.")
+        self.stdout.write(message % {"counts": counts})
         if unknown:
-            told = _("%(count)d of the keys were not in the pool: added, disabled. Enable them in the admin.")
-            self.stdout.write(told % {"count": unknown})
+            message = _(
+                "Keys that were not in the pool: %(count)d. They were added but are disabled; enable them in the admin."
+            )
+            self.stdout.write(message % {"count": unknown})

@@ -27,12 +27,12 @@ class Command(TerminalCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.TOKEN_IS_IN_ENVIRONMENT:
             raise CommandError(
-                _("PLACEHOLDER_TOKEN is set in the environment, which wins over .env: change it there, or unset it.")
+                _("PLACEHOLDER_TOKEN is set in the environment, which overrides .env. Change it there, or unset it.")
             )
         path = settings.BASE_DIR / ".env"
-        token = "t" + secrets.token_urlsafe(32)  # a token that began with "-" would look like an option
+        token = "t" + secrets.token_urlsafe(32)  # a leading "-" would make it look like an option
         write_private(str(path), _with_token(_content_of(path), token), keep_mode=True)
-        self.stderr.write(_("The token is in .env now. Restart the service, and give the token to your clients:"))
+        self.stderr.write(_("The new token is in .env. Restart the service, and give the token to your clients:"))
         self.stdout.write(token)
 
 
@@ -42,28 +42,28 @@ def _content_of(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as exc:
-        told = {"name": path, "error": exc.strerror}
-        raise CommandError(_("%(name)s cannot be read: %(error)s.") % told) from None
+        words = {"name": path, "error": exc.strerror}
+        raise CommandError(_("%(name)s cannot be read: %(error)s.") % words) from None
 
 
 def _with_token(content: bytes, token: str) -> bytes:
-    """Return the content of a `.env` with the token in it, and all else as it was, in the same encoding."""
+    """Return the content of a `.env` file with the token set; everything else, and the encoding, stays the same."""
     boms = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
     bom = next((bom for bom in boms if content.startswith(bom)), b"")
     encoding = boms.get(bom, "utf-8")
-    # What is not of this encoding, such as Latin-1 in a comment, comes out as it went in.
+    # Bytes that are not in this encoding, such as Latin-1 in a comment, survive unchanged.
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     try:
         text = content.removeprefix(bom).decode(encoding, errors)
     except UnicodeDecodeError:
-        raise CommandError(_(".env is not text; save it as UTF-8.")) from None
+        raise CommandError(_(".env is not text. Save it as UTF-8.")) from None
     return bom + _with_line(text, token).encode(encoding, errors)
 
 
 def _with_line(text: str, token: str) -> str:
-    """Return the text with the token in each line that sets it, else in the first comment, else at its end."""
+    """Set the token in each line that sets it; if there is none, in the first commented-out one, or else at the end."""
     setting = f"{_NAME}={token}"
-    pieces = _LINE_END.split(text)  # lines, and what ends them, in turn
+    pieces = _LINE_END.split(text)  # lines and line endings alternate
     is_set = False
     for number in range(0, len(pieces), 2):
         found = setting_in(strip(pieces[number]))

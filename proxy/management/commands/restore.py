@@ -1,4 +1,4 @@
-"""`manage.py restore FILE`: put a backup in the place of the SQLite database."""
+"""`manage.py restore FILE`: replace the SQLite database with a backup."""
 
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.management.base import PoolCommand
-from proxy.management.database import file_of_database, mistakes_told, told
-from proxy.management.stopping import stopping_raises
+from proxy.management.database import describe, errors_explained, require_sqlite_file
+from proxy.management.stopping import raise_on_stop
 from proxy.sqlite.copies import Content, UnfitDatabase, copy_files, folder_beside, look_over, remove_leftovers
 from proxy.sqlite.lock import ServiceIsRunning, nobody_serving
 from proxy.sqlite.replacing import replace, set_aside
@@ -20,16 +20,16 @@ from proxy.sqlite.replacing import replace, set_aside
 
 class Command(PoolCommand):
     help = gettext_noop(
-        "Replace the database with the backup FILE, and keep the old one beside it. Stop the service first."
+        "Replace the database with the backup FILE. The old database is kept beside it. Stop the service first."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", metavar="FILE", help=_("what `manage.py backup` wrote"))
+        parser.add_argument("file", metavar="FILE", help=_("a file written by `manage.py backup`"))
 
     def handle(self, *args: Any, file: str, **options: Any) -> None:
-        database = file_of_database()
+        database = require_sqlite_file()
         try:
-            with mistakes_told(file, _("%(name)s cannot be restored: %(error)s.")), nobody_serving(database):
+            with errors_explained(file, _("%(name)s cannot be restored: %(error)s.")), nobody_serving(database):
                 content, kept = _restore(Path(file), database, timezone.now())
         except ServiceIsRunning:
             raise CommandError(
@@ -37,26 +37,26 @@ class Command(PoolCommand):
             ) from None
         except UnfitDatabase as exc:
             raise CommandError(f"{file} {exc}.") from None
-        restored = _("Restored %(content)s from %(file)s.") % {"content": told(content), "file": file}
-        before = _("The previous database is now %(kept)s.") % {"kept": kept}
-        self.stdout.write(f"{restored} {before}" if kept.exists() else restored)
+        restored = _("Restored %(content)s from %(file)s.") % {"content": describe(content), "file": file}
+        previous = _("The previous database is now %(kept)s.") % {"kept": kept}
+        self.stdout.write(f"{restored} {previous}" if kept.exists() else restored)
 
 
 def _restore(file: Path, database: Path, moment: datetime) -> tuple[Content, Path]:
-    """Return what is in the database now, and where the one of before is, if there was one."""
+    """Return the contents of the restored database, and the path of the previous one, which may not exist."""
     if not file.is_file():
-        name = {"name": file}
-        raise CommandError((_("%(name)s is not a file.") if file.exists() else _("There is no file %(name)s.")) % name)
+        words = {"name": file}
+        raise CommandError((_("%(name)s is not a file.") if file.exists() else _("%(name)s does not exist.")) % words)
     if database.exists() and file.samefile(database):
-        raise CommandError(_("%(name)s is the database itself; name a backup of it.") % {"name": file})
+        raise CommandError(_("%(name)s is the database itself, not a backup.") % {"name": file})
     remove_leftovers(database)
     kept = database.with_name(f"{database.name}.before-restore-{moment:%Y%m%d-%H%M%S-%f}")
-    with stopping_raises(_("Stopped. The database is as it was.")) as finish_anyway, folder_beside(database) as folder:
+    with raise_on_stop(_("Stopped. The database is unchanged.")) as ignore_signals, folder_beside(database) as folder:
         fresh, old = folder / "fresh.sqlite3", folder / "old.sqlite3"
         copy_files(file, fresh)
         content = look_over(fresh)
         with set_aside(database, old):
-            finish_anyway()
+            ignore_signals()
             replace(database, fresh=fresh, old=old, kept=kept)
         if content.is_older:
             call_command("migrate", verbosity=0)

@@ -1,4 +1,4 @@
-"""`manage.py serve`, which `make run` calls: check, migrate, make an admin, import keys, say what is what, serve."""
+"""`manage.py serve`, which `make run` calls: check, migrate, import keys, create an admin, print a summary, serve."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_noop
 
 from proxy.dashboard.reports import pool_state
 from proxy.management.base import TerminalCommand
-from proxy.management.files import read_text, readers_told
+from proxy.management.files import permission_warning, read_text
 from proxy.models import ApiKey
 from proxy.pool.adding import add_keys
 from proxy.pool.key_file import read_keys
@@ -36,18 +36,18 @@ class Command(TerminalCommand):
         hold_while_serving(over_exec=True)
         call_command("migrate", verbosity=0)
         imported, warnings = _import_key_file()
-        password = _make_admin()
+        password = _create_admin()
         for line in _welcome(imported, password):
             self.stdout.write(line)
         for warning in warnings:
             self.stderr.write(self.style.WARNING(warning))
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
-        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--env", "SETTINGS_ARE_CHECKED=1"])  # noqa: S606  # gunicorn.conf.py says the rest
+        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--env", "SETTINGS_ARE_CHECKED=1"])  # noqa: S606  # the other options are in gunicorn.conf.py
 
 
 def _check_addresses() -> None:
-    """Tell at once when somebody else listens where we want to; gunicorn would try again and again."""
+    """Raise CommandError if an address is in use; gunicorn would keep retrying."""
     for address in settings.BIND.split(","):
         host, _colon, port = address.strip().rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -57,24 +57,24 @@ def _check_addresses() -> None:
                 listener.bind((host.strip("[]"), int(port)))
             except OSError as exc:
                 raise CommandError(
-                    _("Cannot listen on %(address)s: %(error)s. Set BIND, or stop what listens there.")
+                    _("Cannot listen on %(address)s: %(error)s. Stop the program that uses it, or change BIND.")
                     % {"address": address, "error": exc.strerror}
                 ) from None
 
 
 def _import_key_file() -> tuple[str, list[str]]:
-    """Add the keys of KEY_FILE; return what came of it, "" without such a file, and warnings to print."""
+    """Import KEY_FILE. Return a summary, which is "" if there is no such file, and warnings to print."""
     path = settings.BASE_DIR / settings.KEY_FILE
     if not path.is_file():
         return "", []
     lines = read_keys(read_text(str(path)))
     new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
-    about_lines = [f"{path.name}: {told}" for told in (malformed_told(lines), odd_told(lines)) if told]
-    return f"{path.name}: {summary(lines, new, known)}", [*about_lines, *filter(None, [readers_told(str(path))])]
+    warnings = [f"{path.name}: {text}" for text in (malformed_told(lines), odd_told(lines)) if text]
+    return f"{path.name}: {summary(lines, new, known)}", [*warnings, *filter(None, [permission_warning(str(path))])]
 
 
-def _make_admin() -> str:
-    """Make a first admin when there is none; return its password, "" when nothing was made."""
+def _create_admin() -> str:
+    """Create an admin if there is none. Return its password, or "" if none was created."""
     users = get_user_model()._default_manager
     if users.filter(is_superuser=True).exists():
         return ""
@@ -89,8 +89,8 @@ def _welcome(imported: str, password: str) -> list[str]:
     state = pool_state(timezone.now())
     keys = _("%(usable)d usable (%(limited)d rate-limited), %(bad)d bad, %(disabled)d disabled") % state._asdict()
     has_default_token = settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN
-    token = settings.PLACEHOLDER_TOKEN if has_default_token else _("(what PLACEHOLDER_TOKEN says)")
-    login = _("  name admin, password %(password)s (shown only now)") % {"password": password} if password else ""
+    token = settings.PLACEHOLDER_TOKEN if has_default_token else _("(the value of PLACEHOLDER_TOKEN)")
+    login = _("  name admin, password %(password)s (shown only once)") % {"password": password} if password else ""
     lines = [
         _("Gemini key manager, listening on %(address)s") % {"address": settings.BIND},
         _("  keys       %(keys)s") % {"keys": keys},
@@ -102,19 +102,19 @@ def _welcome(imported: str, password: str) -> list[str]:
     ]
     if not ApiKey.objects.present().exists():
         lines.append(
-            _("No keys yet: write them into %(file)s, one a line, and start again, or add them in the admin.")
+            _("No keys yet. Add them in the admin, or write them to %(file)s, one per line, and restart.")
             % {"file": settings.KEY_FILE}
         )
     if has_default_token:
         lines.append(
             _(
-                "Warning: the token is the well-known default, and is accepted from everywhere (ALLOW_DEFAULT_TOKEN). "
-                "For one of your own: python manage.py newtoken"
+                "Warning: the token is the public default, and is accepted from any address (ALLOW_DEFAULT_TOKEN). "
+                "Create your own: python manage.py newtoken"
             )
             if settings.ALLOW_DEFAULT_TOKEN
             else _(
-                "Warning: the token is the well-known default, so only this machine and private networks are answered. "
-                "For one of your own: python manage.py newtoken"
+                "Warning: the token is the public default, so it works only from this machine and private networks. "
+                "Create your own: python manage.py newtoken"
             )
         )
     return lines
