@@ -1,4 +1,4 @@
-"""A short cut for the relay, past the middleware that only people's pages need; and no page stays in a cache."""
+"""A shortcut to the relay, past the middleware that only our pages need. Pages are never cached."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from proxy.views import relay_view
 def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Send every path that is not this service's own to the relay, before sessions, CSRF and messages run.
 
-    A catch-all route in `urls.py` would run them first, which takes a sixth of the time of a request.
+    The catch-all route in `urls.py` does the same after them, which takes a sixth of the time of a request.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
@@ -29,7 +29,7 @@ def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
 
 
 def store_nothing(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Let no browser or proxy keep what only people who are logged in may see: pages, exports, redirects, errors."""
+    """Forbid browsers and proxies to store pages, exports, redirects and errors, which only staff can see."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)

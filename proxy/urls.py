@@ -1,5 +1,8 @@
 """Dashboard, health, and the catch-all route of the relay, which comes last."""
 
+import re
+
+from django.conf import settings
 from django.urls import path, re_path
 from django.views.generic import RedirectView
 
@@ -12,6 +15,8 @@ from proxy.dashboard.views.key_list import key_list
 from proxy.dashboard.views.model_list import model_list
 from proxy.dashboard.views.overview import overview
 from proxy.dashboard.views.request_log import request_log
+
+_OWN = "|".join(re.escape(prefix.removeprefix("/")) for prefix in settings.OWN_PREFIXES)
 
 app_name = "proxy"
 urlpatterns = [
@@ -27,5 +32,5 @@ urlpatterns = [
     path("readyz", views.readyz, name="readyz"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("dashboard", RedirectView.as_view(pattern_name="proxy:overview")),
-    re_path(r"^(?!(?:admin|dashboard|static)/)", views.relay_view, name="relay"),
+    re_path(rf"^(?!{_OWN})", views.relay_view, name="relay"),
 ]
