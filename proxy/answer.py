@@ -1,4 +1,4 @@
-"""What the client gets: an answer whose body is counted while it passes. No Django."""
+"""The answer for the client, whose tokens are counted while it is streamed. No Django."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from proxy.upstream.exchange import UpstreamAnswer
 
 
 class CountedBody:
-    """The body of an answer, byte for byte, with its tokens booked at the end, however it ends."""
+    """The body of an answer, byte for byte. Its tokens are booked when it is closed, even if it is cut off."""
 
     def __init__(self, answer: UpstreamAnswer, claim: Claim, ledger: Ledger) -> None:
         self._answer = answer
@@ -26,7 +26,7 @@ class CountedBody:
             yield piece
 
     def close(self) -> None:
-        """End the exchange and book the tokens seen so far; harmless twice."""
+        """End the exchange and book the tokens so far. Calling it twice is harmless."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -36,7 +36,7 @@ class CountedBody:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the client gets. Whoever holds it iterates over it and closes it."""
+    """The answer for the client. The holder must iterate over `body` and close it."""
 
     status: int
     headers: Headers

@@ -11,8 +11,8 @@ class ProxyConfig(AppConfig):
     verbose_name = gettext_lazy("Gemini keys")
 
     def ready(self) -> None:
-        # Both look through all connections when a request begins. Ours are closed when it ends, and queries are not
-        # collected: nothing is found, and looking took 3 % of the relay's time.
+        # Both check all connections when a request starts. Ours are closed when it ends, and queries are not logged,
+        # so they find nothing, and took 3 % of the relay's time.
         request_started.disconnect(close_old_connections)
         request_started.disconnect(reset_queries)
         from proxy import checks  # noqa: F401, PLC0415  # registers them

@@ -1,4 +1,4 @@
-"""System checks: what is well-formed and still wrong."""
+"""System checks: settings that are well-formed but wrong."""
 
 import re
 from ipaddress import ip_address
@@ -21,13 +21,13 @@ _WITHOUT_BLANKS = re.compile(r"[!-~]+")
 
 @register()
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Tell what cannot work: an empty token, an upstream that is no URL."""
+    """Report settings that cannot work, such as an empty token or an invalid UPSTREAM_URL."""
     found: list[CheckMessage] = []
     if not settings.PLACEHOLDER_TOKEN.strip():
         found.append(
             Error(
-                _("PLACEHOLDER_TOKEN is empty: no client could show it."),
-                hint=_("Leave the variable out for the default, or set a long random text."),
+                _("PLACEHOLDER_TOKEN is empty, so no client can send it."),
+                hint=_("Remove the variable to use the default, or set a long random text."),
                 id="proxy.E001",
             )
         )
@@ -38,15 +38,15 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         found.append(
             Error(
                 _("BIND is not an address with a port."),
-                hint=_("Write it like %(example)s") % {"example": "0.0.0.0:5000"},
+                hint=_("Example: %(example)s") % {"example": "0.0.0.0:5000"},
                 id="proxy.E004",
             )
         )
     if len(settings.SECRET_KEY) < _SHORTEST_SECRET:
         found.append(
             CheckWarning(
-                _("SECRET_KEY is short: others can guess it and log in."),
-                hint=_("Leave the variable out: a long one is made and kept in DATA_DIR."),
+                _("SECRET_KEY is too short. Others can guess it and log in."),
+                hint=_("Remove the variable. A long key is then generated and stored in DATA_DIR."),
                 id="proxy.W003",
             )
         )
@@ -54,7 +54,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _is_address(text: str) -> bool:
-    """Return whether gunicorn can try to listen there: a name or an IP address, IPv6 in brackets, and a port."""
+    """Tell whether this is an address to listen on: a host name or IP address (IPv6 in brackets), and a port."""
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
     if not found or not 0 < int(found[3]) < 65_536:
         return False
@@ -67,22 +67,22 @@ def _is_address(text: str) -> bool:
 
 
 def _about_upstream() -> list[CheckMessage]:
-    """Tell what is wrong with the way to Google; never with which user and password."""
+    """Report problems with UPSTREAM_URL and the proxy, without user names and passwords."""
     try:
         upstream = parse_url(settings.UPSTREAM_URL)
     except LocationParseError:
         upstream = parse_url("")
-    example = _("Write it like %(example)s") % {"example": "https://generativelanguage.googleapis.com"}
+    example = _("Example: %(example)s") % {"example": "https://generativelanguage.googleapis.com"}
     if (
         upstream.scheme not in ("http", "https")
         or not upstream.host
         or not _WITHOUT_BLANKS.fullmatch(settings.UPSTREAM_URL)
     ):
-        return [Error(_("UPSTREAM_URL is not an address."), hint=example, id="proxy.E002")]
+        return [Error(_("UPSTREAM_URL is not a valid URL."), hint=example, id="proxy.E002")]
     if upstream.auth or upstream.query is not None or upstream.fragment is not None:
         return [
             Error(
-                _("UPSTREAM_URL has a user name, a query or a fragment, which is not sent."),
+                _("UPSTREAM_URL has a user name, a query or a fragment, which would not be sent."),
                 hint=example,
                 id="proxy.E002",
             )
@@ -91,7 +91,7 @@ def _about_upstream() -> list[CheckMessage]:
     if settings.UPSTREAM_VERSION:
         found.append(
             CheckWarning(
-                _("UPSTREAM_URL ends in %(version)s, which clients say themselves: %(url)s is used.")
+                _("UPSTREAM_URL ends in %(version)s, but clients send the version themselves. %(url)s is used.")
                 % {"version": settings.UPSTREAM_VERSION, "url": settings.UPSTREAM_URL},
                 id="proxy.W002",
             )
@@ -102,15 +102,15 @@ def _about_upstream() -> list[CheckMessage]:
         message = _("%(name)s is a SOCKS proxy, which the relay cannot use.")
         if not exc.is_socks:
             message = _("%(name)s is not the address of an HTTP proxy.")
-        hint = _("Write it like %(example)s") % {"example": "http://user:password@127.0.0.1:8080"}
-        encoded = _("Special characters of the password are percent-encoded: @ is %(encoded)s.") % {"encoded": "%40"}
+        hint = _("Example: %(example)s") % {"example": "http://user:password@127.0.0.1:8080"}
+        encoded = _("Percent-encode special characters in the password: @ becomes %(encoded)s.") % {"encoded": "%40"}
         found.append(Error(message % {"name": exc.name}, hint=f"{hint}. {encoded}", id="proxy.E005"))
     return found
 
 
 @register()
 def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Warn of SQLite versions that can corrupt a database in WAL mode."""
+    """Warn about SQLite versions that can corrupt a database in WAL mode."""
     if connection.vendor != "sqlite":
         return []
     from proxy.sqlite.base import Database  # noqa: PLC0415  # importing it chooses the library
@@ -119,9 +119,9 @@ def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         CheckWarning(
-            _("SQLite %(version)s can corrupt a database under load (sqlite.org/wal.html, WAL-reset bug).")
+            _("SQLite %(version)s can corrupt a database under load (WAL-reset bug, sqlite.org/wal.html).")
             % {"version": Database.sqlite_version},
-            hint=_("pip install pysqlite3 (0.6.1 or later) where it has a wheel, or use PostgreSQL."),
+            hint=_("Install pysqlite3 0.6.1 or later if it has a wheel for this platform, or use PostgreSQL."),
             id="proxy.W001",
         )
     ]
@@ -129,7 +129,7 @@ def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell, when asked to look into databases, whether ours opens and is ours."""
+    """Report a database that cannot be opened or belongs to another program. Runs with `check --database`."""
     if not databases:
         return []
     try:
@@ -138,7 +138,7 @@ def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> li
         return [
             Error(
                 _("The database cannot be used: %(error)s.") % {"error": " ".join(str(exc).split()).rstrip(".")},
-                hint=_("It is where DATABASE_URL says, or in DATA_DIR."),
+                hint=_("Check DATABASE_URL and DATA_DIR."),
                 id="proxy.E006",
             )
         ]
@@ -146,7 +146,7 @@ def check_database(app_configs: Any, databases: Any = None, **kwargs: Any) -> li
         return [
             Error(
                 _("The database belongs to another program."),
-                hint=_("Set DATABASE_URL to an empty or a new one."),
+                hint=_("Point DATABASE_URL to an empty or new database."),
                 id="proxy.E007",
             )
         ]

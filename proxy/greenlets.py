@@ -1,7 +1,7 @@
-"""All that knows gevent: ending the request of a client that has left, and computing in a real thread.
+"""Everything that uses gevent: ending the requests of disconnected clients, and running code in a real thread.
 
-WSGI notices that a client has left only when it writes to it, and a model may think for minutes before there is
-anything to write. Until then Google would work, and count, for nobody.
+A WSGI server notices a disconnected client only when it writes, and a model may think for minutes before there is
+anything to write. Google would work, and charge, for nobody in the meantime.
 """
 
 import socket
@@ -20,7 +20,7 @@ try:
 except ImportError:  # plain threads only
     is_module_patched = None
 
-_LOOK_EVERY_SECONDS = 0.25
+_CHECK_EVERY_SECONDS = 0.25
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
@@ -31,7 +31,7 @@ def is_gevent() -> bool:
 
 
 class ClientWatch:
-    """Ends the greenlet of a request whose client has left. Does nothing where requests run in plain threads."""
+    """Ends the greenlet of a request when its client disconnects. Does nothing when requests run in plain threads."""
 
     def __init__(self) -> None:
         self._greenlets: dict[socket.socket, Any] = {}
@@ -43,25 +43,25 @@ class ClientWatch:
             return
         self._greenlets[sock] = getcurrent()
         if self._watcher is None:
-            self._watcher = threading.Thread(target=self._look, name="client-watch", daemon=True)
+            self._watcher = threading.Thread(target=self._run, name="client-watch", daemon=True)
             self._watcher.start()
 
     def stop(self, sock: socket.socket | None) -> None:
-        """Do not watch this client any more; harmless when it was not watched."""
+        """Stop watching this client. Harmless if it was not watched."""
         if sock is not None:
             self._greenlets.pop(sock, None)
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while True:
-            time.sleep(_LOOK_EVERY_SECONDS)
+            time.sleep(_CHECK_EVERY_SECONDS)
             for sock, greenlet in list(self._greenlets.items()):
                 if not is_open(sock):
                     self.stop(sock)
-                    greenlet.kill(block=False)  # GreenletExit, which closes what the request holds
+                    greenlet.kill(block=False)  # raises GreenletExit there, so the request releases everything
 
 
 def run_in_thread(function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-    """Call `function` in a real thread, so that other greenlets run meanwhile; directly where there are none."""
+    """Call `function` in a real thread, so that other greenlets can run; directly if there are none."""
     if not is_gevent():
         return function(*args, **kwargs)
     result: _Result = _thread().apply(function, args, kwargs)
@@ -70,5 +70,5 @@ def run_in_thread(function: Callable[_Args, _Result], *args: _Args.args, **kwarg
 
 @cache
 def _thread() -> Any:
-    """Return a pool of one thread: a flood of logins takes one core, and leaves the hub's pool to look up hosts."""
+    """Return a pool of one thread, so that a flood of logins uses one core and leaves gevent's own pool free."""
     return ThreadPool(1)

@@ -1,4 +1,4 @@
-"""HttpRequest in, response out."""
+"""The catch-all view of the relay, and the health checks."""
 
 import socket
 from collections.abc import Callable
@@ -37,7 +37,7 @@ bad_keys_watch = BadKeysWatch()
 
 @csrf_exempt
 def relay_view(request: HttpRequest) -> HttpResponseBase:
-    """Answer any method and path that is not ours with the upstream's answer; see `relay.py`."""
+    """Relay a request to the Gemini API and stream its answer back; see `relay.py`."""
     client_socket = request.META.get("gunicorn.socket")
     client_watch.start(client_socket)
     bad_keys_watch.look()
@@ -58,12 +58,12 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
             journey.end(call, response.status_code, ledger, is_refused=isinstance(exc, PoolExhausted))
     else:
         response = RelayedResponse(answer, client_socket, partial(journey.end, call, answer.status, ledger))
-    _tell_journey(response, journey)
+    _add_headers(response, journey)
     return response
 
 
-def _tell_journey(response: HttpResponseBase, journey: Journey) -> None:
-    """Say in headers what became of a request on its way; no key's name, unless a setting wants it."""
+def _add_headers(response: HttpResponseBase, journey: Journey) -> None:
+    """Describe the request's way through the relay in headers; the key's name only if SHOW_KEY_NAMES is on."""
     response.headers["X-Request-Id"] = journey.request_id
     response.headers["X-Keys-Tried"] = str(journey.keys_tried)
     response.headers["X-Waited-Seconds"] = f"{journey.waited_seconds:.3f}"
@@ -74,7 +74,7 @@ def _tell_journey(response: HttpResponseBase, journey: Journey) -> None:
 
 
 class RelayedResponse(StreamingHttpResponse):
-    """An answer on its way to the client, who is watched until it is closed."""
+    """An answer that is streamed to the client. The client is watched until the response is closed."""
 
     def __init__(self, answer: Answer, client_socket: socket.socket | None, end: Callable[..., None]) -> None:
         super().__init__(answer.body, status=answer.status)
@@ -85,14 +85,14 @@ class RelayedResponse(StreamingHttpResponse):
         for name, value in answer.headers:
             self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         self.headers["X-Accel-Buffering"] = "no"
-        # What somebody else wrote comes from the origin of our pages: a browser must not run it as one of them.
+        # A browser must not run the upstream's content as if it were one of our pages.
         self.headers["X-Content-Type-Options"] = "nosniff"
         self.headers["Content-Security-Policy"] = "sandbox"
 
     def close(self) -> None:
-        """Close the body, without Django's `request_finished`.
+        """Close the body, without sending Django's `request_finished`.
 
-        That signal looks for database connections to close; the relay holds none, and looking took 6 % of its time.
+        That signal looks for database connections to close. The relay has none, and looking took 6 % of its time.
         """
         client_watch.stop(self._client_socket)
         self._answer.body.close()
@@ -102,13 +102,13 @@ class RelayedResponse(StreamingHttpResponse):
 
 @require_safe
 def healthz(_: HttpRequest) -> HttpResponse:
-    """Say that the process lives."""
+    """Return 200 while the process is up."""
     return JsonResponse({"status": "ok"})
 
 
 @require_safe
 def readyz(_: HttpRequest) -> HttpResponse:
-    """Say whether requests can be answered: database, migrations and a usable key; 503 with reasons if not."""
+    """Return 200 if requests can be answered, otherwise 503 with the reasons: database, migrations, no usable key."""
     problems = reports.obstacles()
     status = {"status": "not ready", "problems": problems} if problems else {"status": "ready"}
     return JsonResponse(status, status=503 if problems else 200)

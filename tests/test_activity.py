@@ -31,7 +31,7 @@ def user() -> User:
 
 @pytest.fixture
 def person(user: User, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for place in ("proxy.admin.keys", "proxy.pool.actions"):  # nobody asks Google here
+    for place in ("proxy.pool.actions",):  # nobody asks Google here
         monkeypatch.setattr(f"{place}.check_keys", lambda keys, _moment: [(key, Verdict.GOOD, "") for key in keys])
     client = Client()
     client.force_login(user)
@@ -65,7 +65,7 @@ def exported(person: Client, query: str = "") -> list[dict[str, Any]]:
         ("enable", "Enabled"),
         ("disable", "Disabled"),
         ("revive", "Revived"),
-        ("check_with_google", "Checked with Google"),
+        ("check", "Checked with Google"),
         ("delete_selected", "Deleted"),
     ],
 )
@@ -114,7 +114,7 @@ def test_limits_that_are_forgotten_or_set_leave_an_entry(person: Client) -> None
 
     assert Quota.objects.get(model_name=FLASH).requests_per_day == 7
     set_by_hand, forgotten = exported(person)
-    assert (forgotten["what"], forgotten["on_which"]) == ("Forgot what Google told", before)
+    assert (forgotten["what"], forgotten["on_which"]) == ("Forgot limits reported by Google", before)
     assert "Requests per day" in set_by_hand["what"]
     assert FLASH in set_by_hand["what"]
 

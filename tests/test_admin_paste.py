@@ -70,7 +70,11 @@ def test_a_preview_says_what_each_line_is_and_writes_nothing(clerk: Client) -> N
         (7, "…two2", Verdict.REPEATED),
         (8, "…pe-1", Verdict.ODD),
     ]
-    assert [word for word in ("…one1", "…two2", "✕ malformed", "● new", "○ known") if word not in found["lines"]] == []
+    assert [
+        word
+        for word in ("…one1", "…two2", "✕ not a key", "● new", "○ already in the pool")
+        if word not in found["lines"]
+    ] == []
     assert ApiKey.objects.count() == 1
 
 
@@ -85,9 +89,9 @@ def test_no_key_is_in_a_preview_and_nobody_keeps_it(clerk: Client) -> None:
 @pytest.mark.parametrize(
     ("project", "words"),
     [
-        ("", "Their project is not known: each counts as a project of its own"),
-        ("team", "They go to the project team, which has 2 keys."),
-        (" new ", "They go to the project new, which has no keys yet."),
+        ("", "Their project is unknown: each key counts as a separate project"),
+        ("team", "They will be added to project team, which has 2 keys."),
+        (" new ", "They will be added to project new, which has no keys yet."),
     ],
 )
 def test_a_preview_names_the_project_the_keys_go_to(clerk: Client, project: str, words: str) -> None:
@@ -172,7 +176,7 @@ def test_lines_that_were_shown_as_malformed_are_left_out(clerk: Client) -> None:
 def test_malformed_lines_that_nobody_saw_are_refused_by_their_numbers(clerk: Client, left_out: str) -> None:
     page = add(clerk, PASTED, left_out=left_out)
 
-    assert "These lines are no keys: 5." in page
+    assert "These lines are not keys: 5." in page
     assert not ApiKey.objects.exists()
 
 
@@ -183,8 +187,8 @@ def test_a_paste_that_is_refused_is_not_shown_back(clerk: Client) -> None:
 
 
 def test_a_paste_without_a_key_is_refused(clerk: Client) -> None:
-    assert "There is no key here." in add(clerk, "# nothing")
-    assert "There is no key here." in add(clerk, "no key", left_out="1")
+    assert "No key found." in add(clerk, "# nothing")
+    assert "No key found." in add(clerk, "no key", left_out="1")
     assert not ApiKey.objects.exists()
 
 

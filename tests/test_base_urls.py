@@ -24,7 +24,7 @@ ODD = f"/gemini{GENERATE}"
 @pytest.fixture(autouse=True)
 def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What is logged here, in a process that has said nothing yet."""
-    monkeypatch.setattr(base_urls, "_told", set())
+    monkeypatch.setattr(base_urls, "_logged", set())
     caplog.set_level(logging.INFO, base_urls.__name__)
     return caplog
 
@@ -43,8 +43,10 @@ def test_an_odd_path_is_served_and_told_once(
     assert statuses == [200] * 4
     assert {seen.path.partition("?")[0] for seen in gemini.seen} == {GENERATE}
     [line] = lines_of(said)
-    assert f"Took the path {ODD} for {GENERATE}: it has pieces in front" in line
-    assert "Use http://testserver as base URL for Gemini clients and http://testserver/v1 for OpenAI clients." in line
+    assert f"Treated the path {ODD} as {GENERATE}: it has extra segments at the start" in line
+    assert (
+        "Use http://testserver as the base URL for Gemini clients and http://testserver/v1 for OpenAI clients." in line
+    )
 
 
 @pytest.mark.parametrize("port_of", ["front", "runserver"])

@@ -164,7 +164,7 @@ def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "no file"),
+        (lambda path: None, "does not exist"),
         (Path.mkdir, "directory"),
         (lambda path: path.write_bytes("Grüße".encode("latin-1")), "UTF-8"),
         (lambda path: path.write_bytes(f"{ONE}\n".encode("utf-16")[:-1]), "UTF-8"),

@@ -90,7 +90,7 @@ def test_the_refusal_says_what_to_do_and_the_start_warns(
 
         assert refused.json()["error"]["message"] == (
             "The default token is accepted from this machine and private networks only. "
-            "Run `python manage.py newtoken` for a token of your own, or set ALLOW_DEFAULT_TOKEN=on."
+            "Run `python manage.py newtoken` to make your own token, or set ALLOW_DEFAULT_TOKEN=on."
         )
         assert "only this machine and private networks are answered" in service.output
         assert not gemini.seen

@@ -313,21 +313,21 @@ def act(person: Client, action: str, *keys: ApiKey, query: str = "", **fields: s
 def test_several_keys_are_disabled_and_enabled_at_once(person: Client, pool: Pool) -> None:
     one, two, three = pool("one", "two", "three")
 
-    assert "2 disabled." in act(person, "disable", one, three, query="?range=7d&state=usable&page=1")
+    assert "2 keys disabled." in act(person, "disable", one, three, query="?range=7d&state=usable&page=1")
     assert [key.state for key in ApiKey.objects.order_by("id")] == [
         *(KeyState.DISABLED, KeyState.USABLE, KeyState.DISABLED),
     ]
-    assert "1 enabled." in act(person, "enable", one)
+    assert "1 key enabled." in act(person, "enable", one)
     assert set(ApiKey.objects.usable()) == {one, two}
 
 
 def test_several_keys_get_their_project_at_once(person: Client, pool: Pool) -> None:
     one, two, three = pool("one", "two", "three")
-    assert "2 moved to project p7." in act(person, "set_project", one, two, project_name=" p7 ")
+    assert "2 keys moved to p7." in act(person, "set_project", one, two, project_name=" p7 ")
     assert [key.project.name for key in ApiKey.objects.order_by("id").select_related("project")] == ["p7", "p7", ""]
 
     for name in ("", "x" * 101):
-        assert "Write the name of the project" in act(person, "set_project", three, project_name=name)
+        assert "Enter the name of the project" in act(person, "set_project", three, project_name=name)
     assert Project.objects.exclude(name="").count() == 1
 
 
@@ -336,17 +336,19 @@ def test_several_keys_are_checked_at_once(person: Client, pool: Pool, gemini: Fa
     one, two = pool("one", "two")
     gemini.script(fake_secret("two"), errors.suspended(fake_secret("two")))
 
-    assert "Checked: 1 good, 1 bad, 0 not known." in act(person, "check", one, two)
+    assert "Checked: 1 good, 1 bad, 0 unknown." in act(person, "check", one, two)
     assert list(ApiKey.objects.bad()) == [two]
     assert list(ApiKey.objects.usable()) == [one]
 
 
 def test_what_is_missing_is_told_in_a_sentence(person: Client, pool: Pool) -> None:
     [key] = pool("one")
-    assert "No key was chosen" in act(person, "disable")
-    assert "Choose what is to be done" in act(person, "", key)
-    assert "Choose what is to be done" in act(person, "delete", key)
-    assert "No key was chosen" in person.post(KEYS, {"chosen": ["x", "-1"], "action": "disable"}, follow=True).text
+    assert "Select at least one key." in act(person, "disable")
+    assert "Choose an action." in act(person, "", key)
+    assert "Choose an action." in act(person, "delete", key)
+    assert (
+        "Select at least one key." in person.post(KEYS, {"chosen": ["x", "-1"], "action": "disable"}, follow=True).text
+    )
     assert list(ApiKey.objects.usable()) == [key]
 
 
@@ -361,7 +363,7 @@ def test_only_those_who_may_change_keys_do(pool: Pool) -> None:
 
     somebody.user_permissions.add(Permission.objects.get(codename="change_apikey"))
     assert 'name="chosen"' in page_of(client)
-    assert "1 disabled." in act(client, "disable", key)
+    assert "1 key disabled." in act(client, "disable", key)
 
 
 def test_only_staff_see_keys_and_only_from_our_own_page(person: Client, pool: Pool) -> None:

@@ -87,8 +87,8 @@ def test_requests_are_relayed_below_the_prefix(client: Client, gemini: FakeGemin
 
     assert good.status_code == 200
     assert [seen.path for seen in gemini.seen] == [GENERATE]
-    assert "Use http://testserver/v1/models as base URL" in lost.json()["error"]["message"]
-    assert "Use http://testserver as base URL" in after.json()["error"]["message"]
+    assert "Use http://testserver/v1/models as the base URL" in lost.json()["error"]["message"]
+    assert "Use http://testserver as the base URL" in after.json()["error"]["message"]
 
 
 NGINX = """

@@ -663,11 +663,11 @@ def told_by(content: bytes) -> bytes:
     for wbits in (47, -15):
         rest = content
         for _ in range(5):  # members, or layers
-            unpacker, start = zlib.decompressobj(wbits=wbits), len(told)
+            decompressor, start = zlib.decompressobj(wbits=wbits), len(told)
             with suppress(zlib.error):
                 for number in range(0, len(rest), step):
-                    told += unpacker.decompress(rest[number : number + step])
-            rest = unpacker.unused_data.lstrip(b"\0") or bytes(told[start:])
+                    told += decompressor.decompress(rest[number : number + step])
+            rest = decompressor.unused_data.lstrip(b"\0") or bytes(told[start:])
     return bytes(told)
 
 

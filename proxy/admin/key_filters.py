@@ -1,4 +1,4 @@
-"""By what the list of keys can be narrowed."""
+"""Filters of the list of keys."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from proxy.models import KeyState
 
 
 class StateFilter(admin.SimpleListFilter):
-    """By what can be said of the key as a whole."""
+    """By the state of the key."""
 
     title = gettext_lazy("state")
     parameter_name = "state"
@@ -29,7 +29,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class ProjectFilter(admin.SimpleListFilter):
-    """By what is known of the project."""
+    """By whether the project is known or shared."""
 
     title = gettext_lazy("project")
     parameter_name = "its_project"

@@ -1,4 +1,4 @@
-"""How keys are added and changed: forms."""
+"""Forms that add and change keys."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,22 @@ from django.utils.translation import gettext_lazy
 from proxy.models import ApiKey
 from proxy.pool.key_file import KeyLines, read_keys
 
-if TYPE_CHECKING:  # Django's class takes a model only in the stubs
+if TYPE_CHECKING:  # Django's class is generic only in the stubs
     KeyForm = forms.ModelForm[ApiKey]
 else:
     KeyForm = forms.ModelForm
 
 
 class ChangeKeyForm(KeyForm):
-    """A key's name, and its project by name."""
+    """A key's name, and its project's name."""
 
     project_name = forms.CharField(
         label=gettext_lazy("Google project"),
         max_length=100,
         required=False,
         help_text=gettext_lazy(
-            "Its number, or any name. Quotas belong to projects: keys of one share them and rest together. "
-            "Left empty, it is filled in when Google names it in an error."
+            "The project's number, or any name. Quotas belong to projects, so keys of one project share them. "
+            "If you leave this empty, it is filled in once Google names the project in an error."
         ),
     )
 
@@ -41,14 +41,14 @@ class ChangeKeyForm(KeyForm):
 
 
 class PastedKeys(forms.Textarea):
-    """A textarea that never shows what was sent: a page shows no key, not even one that was just pasted."""
+    """A textarea that never shows its content again: no page shows a key, not even one that was just pasted."""
 
     def format_value(self, value: Any) -> str | None:
         return ""
 
 
 class NewKeysForm(ChangeKeyForm):
-    """One key, or many, in a textarea. left_out: numbers of malformed lines that the person was shown."""
+    """One or many keys, pasted into a textarea."""
 
     secrets = forms.CharField(
         label=gettext_lazy("API keys"),
@@ -56,12 +56,13 @@ class NewKeysForm(ChangeKeyForm):
             attrs={"class": "vLargeTextField keys", "rows": 8, "spellcheck": "false", "autocomplete": "off"}
         ),
         help_text=gettext_lazy(
-            "One key a line, as Google AI Studio shows them, or as you keep them: CSV, JSON, NAME=key. A name beside "
-            "a key is kept. Lines that begin with # and keys that are here already do no harm. A key cannot be read "
-            "again later. More quota comes with more projects, not with more keys of one: paste keys of different "
-            "projects one project at a time, if you know which is which."
+            "One key per line, as Google AI Studio shows them, or in your own format: CSV, JSON, NAME=key. A name next "
+            "to a key is kept. Lines that start with # and keys that are in the pool already are skipped. Nobody can "
+            "read a key here again. Quotas belong to projects, so more keys of one project bring no more quota. If "
+            "you know the projects of your keys, paste the keys of one project at a time."
         ),
     )
+    # Numbers of malformed lines that the user has been shown.
     left_out = forms.CharField(required=False)
 
     class Meta(ChangeKeyForm.Meta):
@@ -74,9 +75,9 @@ class NewKeysForm(ChangeKeyForm):
         lines: KeyLines = read_keys(cleaned["secrets"])
         shown = set(re.findall(r"\d+", cleaned.get("left_out", "")))
         if refused := [str(number) for number in lines.malformed if str(number) not in shown]:
-            told = _("These lines are no keys: %(numbers)s.") % {"numbers": _(", ").join(refused)}
-            self.add_error("secrets", [told, _("Nothing was added. Paste the keys again, without these lines.")])
+            problem = _("These lines are not keys: %(numbers)s.") % {"numbers": _(", ").join(refused)}
+            self.add_error("secrets", [problem, _("Nothing was added. Paste the keys again, without these lines.")])
         elif not lines.found:
-            self.add_error("secrets", _("There is no key here."))
+            self.add_error("secrets", _("No key found."))
         cleaned["lines"] = lines
         return cleaned

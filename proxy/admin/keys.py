@@ -1,6 +1,6 @@
-"""Keys are added, named, given a project, checked, disabled, revived, deleted."""
+"""The admin of keys: add, name, assign to a project, check, enable, disable, revive, delete."""
 
-from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -25,12 +25,13 @@ from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
 from proxy.dashboard.reports import today
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
+from proxy.pool.actions import ACTIONS, KeyAction, apply
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict, check_keys
 from proxy.pool.key_file import KeyLines
 from proxy.pool.summary import malformed_told, odd_told, summary
 
-if TYPE_CHECKING:  # Django's class takes a model only in the stubs
+if TYPE_CHECKING:  # Django's class is generic only in the stubs
     KeyAdmin = admin.ModelAdmin[ApiKey]
 else:
     KeyAdmin = admin.ModelAdmin
@@ -38,9 +39,19 @@ else:
 _LEVELS = {Verdict.GOOD: messages.SUCCESS, Verdict.BAD: messages.ERROR, Verdict.UNKNOWN: messages.WARNING}
 
 
+def _admin_action(action: KeyAction) -> Callable[..., None]:
+    """Return the admin's form of an action."""
+
+    def run(model_admin: Any, request: HttpRequest, queryset: Any) -> None:
+        apply(action, request, queryset)
+
+    run.__name__ = action.name
+    return admin.action(run, permissions=["change"], description=action.label)
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(KeyAdmin):
-    """Keys, masked everywhere."""
+    """Keys, always masked."""
 
     list_display = ["label_shown", "project_shown", "state_shown", "answers_today", "last_used"]
     list_filter = [StateFilter, ProjectFilter]
@@ -52,17 +63,17 @@ class ApiKeyAdmin(KeyAdmin):
     add_form_template = "admin/proxy/apikey/add_form.html"
     fields = ["masked", "name", "project_name", "shares_with", "is_enabled", "state_shown", "last_used", "created_at"]
     readonly_fields = ["masked", "shares_with", "state_shown", "last_used", "created_at"]
-    actions = ["check_with_google", "enable", "disable", "revive"]
+    actions = [_admin_action(action) for action in ACTIONS.values() if not action.needs_project]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         usage = DailyUsage.objects.filter(key=OuterRef("pk"), day=today(timezone.now())).order_by()
-        rests = ExhaustionEvent.objects.in_force(timezone.now()).filter(project=OuterRef("project"))
-        its_keys = ApiKey.objects.present().filter(project=OuterRef("project")).order_by().values("project")
+        events = ExhaustionEvent.objects.in_force(timezone.now()).filter(project=OuterRef("project"))
+        siblings = ApiKey.objects.present().filter(project=OuterRef("project")).order_by().values("project")
         return (
             ApiKey.objects.present()
             .annotate(answers_today=Subquery(usage.values("key").annotate(sum=Sum("answers")).values("sum")))
-            .annotate(rests=Subquery(rests.order_by("-until").values("model_name")[:1]))
-            .annotate(project_size=Subquery(its_keys.annotate(size=Count("id")).values("size")))
+            .annotate(limited_model=Subquery(events.order_by("-until").values("model_name")[:1]))
+            .annotate(project_size=Subquery(siblings.annotate(size=Count("id")).values("size")))
         )
 
     @admin.display(description=gettext_lazy("key"), ordering="name")
@@ -79,10 +90,10 @@ class ApiKeyAdmin(KeyAdmin):
             return format_html("✕ {}: {}", key.get_fault_display(), key.fault_reason or _("no reason given"))
         if key.state is KeyState.DISABLED:
             return _("○ disabled")
-        rests = getattr(key, "rests", None)
-        if rests is None:
+        model_name = getattr(key, "limited_model", None)
+        if model_name is None:
             return _("● usable")
-        return _("◐ resting for %(model)s") % {"model": rests or _("all models")}
+        return _("◐ rate-limited for %(model)s") % {"model": model_name or _("all models")}
 
     @admin.display(description=gettext_lazy("answers today"), ordering="answers_today")
     def answers_today(self, key: ApiKey) -> int:
@@ -98,7 +109,7 @@ class ApiKeyAdmin(KeyAdmin):
     @admin.display(description=gettext_lazy("shares its quotas with"))
     def shares_with(self, key: ApiKey) -> str:
         others = ApiKey.objects.present().filter(project=key.project_id).exclude(pk=key.pk)
-        return _(", ").join(other.label for other in others) or _("no other key, as far as is known")
+        return _(", ").join(other.label for other in others) or _("no other known key")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return ["secrets", "name", "project_name"] if obj is None else list(self.fields or [])
@@ -115,7 +126,7 @@ class ApiKeyAdmin(KeyAdmin):
         return super().add_view(request, form_url, {**(extra_context or {}), **only_save})
 
     def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view  # asks for a login, and lets nobody keep the answer
+        wrap = self.admin_site.admin_view  # requires a login, and forbids caching
         own = [
             path("preview/", wrap(self.preview), name="proxy_apikey_preview"),
             path("<int:key_id>/check/", wrap(self.check_one), name="proxy_apikey_check"),
@@ -124,7 +135,7 @@ class ApiKeyAdmin(KeyAdmin):
 
     @method_decorator([require_POST, sensitive_post_parameters("secrets")])
     def preview(self, request: HttpRequest) -> HttpResponse:
-        """Say what each pasted line is, and write nothing. For the script of the page where keys are added."""
+        """Describe each pasted line, without writing anything. For the script of the page that adds keys."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         preview = Preview.of(request.POST.get("secrets", ""), request.POST.get("project_name", ""))
@@ -138,18 +149,18 @@ class ApiKeyAdmin(KeyAdmin):
 
     @method_decorator(require_POST)
     def check_one(self, request: HttpRequest, key_id: int) -> HttpResponse:
-        """Ask Google about one key, and say on its page what came of it."""
+        """Check one key with Google, and show the result on its page."""
         key = get_object_or_404(ApiKey.objects.present(), pk=key_id)
         if not self.has_change_permission(request, key):
             raise PermissionDenied
         note(request.user, gettext_noop("Checked with Google"), [key])
         for _key, verdict, reason in check_keys([key], timezone.now()):
-            told = _(", ").join(filter(None, [verdict.label, reason.rstrip(".")]))
-            self.message_user(request, _("Checked with Google: %(told)s.") % {"told": told}, _LEVELS[verdict])
+            result = _(", ").join(filter(None, [verdict.label, reason.rstrip(".")]))
+            self.message_user(request, _("Checked with Google: %(result)s.") % {"result": result}, _LEVELS[verdict])
         return redirect("admin:proxy_apikey_change", key_id)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Write a change with all that follows from it, or add every key that was pasted."""
+        """Write a change and recompute its quotas, or add all pasted keys."""
         if change:
             values = {name: form.cleaned_data[name] for name in form.changed_data}
             keys = ApiKey.objects.filter(pk=obj.pk)
@@ -165,13 +176,13 @@ class ApiKeyAdmin(KeyAdmin):
             self.message_user(request, warning, messages.WARNING)
         first = ApiKey.objects.filter(secret__in=lines.secrets[:MOST_TOLD]).order_by("id")
         note(request.user, gettext_noop("Added"), first if added.new else [], flag=ADDITION, count=added.new)
-        obj.pk = first[0].pk  # what the admin asks for afterwards
+        obj.pk = first[0].pk  # the admin needs one afterwards
 
     def log_addition(self, request: HttpRequest, obj: ApiKey, message: Any) -> Any:
-        """Write nothing: there is one entry for all keys already."""
+        """Do nothing: `save_model` has written one entry for all keys."""
 
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
-        """Write one entry for all keys, while they still have a label."""
+        """Write one entry for all keys, while they still have their labels."""
         note(request.user, gettext_noop("Deleted"), queryset, flag=DELETION)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
@@ -186,33 +197,6 @@ class ApiKeyAdmin(KeyAdmin):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Say what deleting takes away: the secret. The history stays, so nothing stands in the way."""
+        """Return the labels of the keys. Deleting removes only the secret, so no related object prevents it."""
         labels = [key.label for key in objs]
         return labels, {str(ApiKey._meta.verbose_name_plural): len(labels)}, set(), []
-
-    @admin.action(permissions=["change"], description=gettext_lazy("Check with Google (spends no quota)"))
-    def check_with_google(self, request: HttpRequest, queryset: Any) -> None:
-        found = Counter(verdict for _key, verdict, _reason in check_keys(queryset, timezone.now()))
-        told = _("Checked: %(told)s.") % {
-            "told": _(", ").join(f"{found[verdict]} {verdict.label}" for verdict in Verdict)
-        }
-        note(request.user, gettext_noop("Checked with Google"), queryset)
-        self.message_user(request, told, messages.WARNING if found[Verdict.BAD] else messages.SUCCESS)
-
-    @admin.action(permissions=["change"], description=gettext_lazy("Enable"))
-    def enable(self, request: HttpRequest, queryset: Any) -> None:
-        told = _("%(count)d enabled.") % {"count": queryset.enable(timezone.now())}
-        note(request.user, gettext_noop("Enabled"), queryset)
-        self.message_user(request, told, messages.SUCCESS)
-
-    @admin.action(permissions=["change"], description=gettext_lazy("Disable"))
-    def disable(self, request: HttpRequest, queryset: Any) -> None:
-        told = _("%(count)d disabled.") % {"count": queryset.disable(timezone.now())}
-        note(request.user, gettext_noop("Disabled"), queryset)
-        self.message_user(request, told, messages.SUCCESS)
-
-    @admin.action(permissions=["change"], description=gettext_lazy("Revive: forget faults and exhaustion"))
-    def revive(self, request: HttpRequest, queryset: Any) -> None:
-        told = _("%(count)d revived.") % {"count": queryset.revive(timezone.now())}
-        note(request.user, gettext_noop("Revived"), queryset)
-        self.message_user(request, told, messages.SUCCESS)

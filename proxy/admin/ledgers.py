@@ -1,4 +1,4 @@
-"""The ledgers: usage and exhaustion, to be read."""
+"""The admin of usage and exhaustion events, which are read-only."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,14 @@ from django.utils.translation import gettext_lazy
 
 from proxy.models import DailyUsage, ExhaustionEvent
 
-if TYPE_CHECKING:  # Django's class takes a model only in the stubs
+if TYPE_CHECKING:  # Django's class is generic only in the stubs
     UsageAdmin = admin.ModelAdmin[Any]
 else:
     UsageAdmin = admin.ModelAdmin
 
 
 class LedgerAdmin(UsageAdmin):
-    """A ledger: it can be read and filtered, and is written by the service alone."""
+    """Rows that only the service writes. People can read and filter them."""
 
     list_per_page = 100
     list_select_related = ["key"]
@@ -33,7 +33,7 @@ class LedgerAdmin(UsageAdmin):
 
 @admin.register(DailyUsage)
 class DailyUsageAdmin(LedgerAdmin):
-    """What each key did for each model on each quota day."""
+    """The usage of each key by model and quota day."""
 
     list_display = [
         "day",
@@ -55,7 +55,7 @@ class DailyUsageAdmin(LedgerAdmin):
 
 @admin.register(ExhaustionEvent)
 class ExhaustionEventAdmin(LedgerAdmin):
-    """What ran out, since when and until when."""
+    """Quotas that were exceeded."""
 
     list_display = ["since", "until_shown", "key", "project", "model_shown", "window", "limit"]
     list_select_related = ["key", "project"]
@@ -66,7 +66,7 @@ class ExhaustionEventAdmin(LedgerAdmin):
 
     @admin.display(description=gettext_lazy("until"), ordering="until")
     def until_shown(self, event: ExhaustionEvent) -> Any:
-        return event.until or _("somebody acts")
+        return event.until or _("revived manually")
 
     @admin.display(description=gettext_lazy("model"), ordering="model_name")
     def model_shown(self, event: ExhaustionEvent) -> str:

@@ -1,4 +1,4 @@
-"""What pasted keys are, one by one, before they are added. No secret is in what is said of them."""
+"""A preview of pasted keys, line by line, before they are added. It contains no secret."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from proxy.pool.key_file import FoundKey, KeyLines, read_keys
 from proxy.pool.summary import summary
 from proxy.security.masking import last_four, mask_text
 
-MOST_LINES = 300  # that are shown; a person reads no more
+MOST_LINES = 300  # shown in the preview
 
 
 class Verdict(Enum):
-    """What becomes of a line, as a shape and in words."""
+    """What happens to a line, as a shape and in words."""
 
     NEW = gettext_lazy("● new")
-    ODD = gettext_lazy("● new, although neither like AIza… nor like AQ.…")
-    KNOWN = gettext_lazy("○ known: it is in the pool already")
-    REPEATED = gettext_lazy("○ repeated: it stands further up")
-    MALFORMED = gettext_lazy("✕ malformed: no key, left out")
+    ODD = gettext_lazy("● new, but does not look like AIza… or AQ.…")
+    KNOWN = gettext_lazy("○ already in the pool")
+    REPEATED = gettext_lazy("○ repeated from a line above")
+    MALFORMED = gettext_lazy("✕ not a key, skipped")
 
     @property
     def words(self) -> Promise:
@@ -34,9 +34,11 @@ class Verdict(Enum):
 
 
 class Line(NamedTuple):
-    """A key in a pasted line, or a malformed one. number: from 1. label: a key's name and last four characters."""
+    """A key in the pasted text, or a malformed line."""
 
+    # From 1.
     number: int
+    # The key's name and last four characters.
     label: str
     verdict: Verdict
 
@@ -51,7 +53,7 @@ class Preview:
 
     @classmethod
     def of(cls, text: str, project: str) -> Self:
-        """Look at the keys in `text`; writes nothing. project: the name of their project, "" if not known."""
+        """Preview the keys in `text`. project: the name of their project, "" if unknown."""
         read = read_keys(text)
         known = find_known(read.secrets)
         seen: set[str] = set()
@@ -72,12 +74,12 @@ class Preview:
 
     @property
     def malformed(self) -> list[int]:
-        """The numbers of lines that should hold a key and do not."""
+        """The numbers of the lines that should contain a key and do not."""
         return self.read.malformed
 
     @property
     def shown(self) -> list[Line]:
-        """The lines to be shown, in order: at most `MOST_LINES`, malformed ones before all others."""
+        """The lines to show, in order. If there are more than `MOST_LINES`, malformed ones take precedence."""
         by_weight = sorted(self.lines, key=lambda line: line.verdict is not Verdict.MALFORMED)
         return sorted(by_weight[:MOST_LINES], key=lambda line: line.number)
 
@@ -87,28 +89,28 @@ class Preview:
 
     @property
     def button(self) -> str:
-        """What the button says that adds the keys; "" when there is nothing to add."""
+        """The text of the button that adds the keys; "" when there is nothing to add."""
         return ngettext("Add this key", "Add these %(count)d keys", self.new) % {"count": self.new} if self.new else ""
 
     def told(self) -> str:
-        """Return how many keys are what, and which project the new ones go to; "" when there are none."""
+        """Return a summary: how many keys of each kind, and the project of the new ones; "" for an empty text."""
         if not self.lines:
             return ""
-        told = summary(self.read, self.new, self.count[Verdict.KNOWN], is_done=False)
-        return f"{told} {self._destination()}" if self.new else told
+        text = summary(self.read, self.new, self.count[Verdict.KNOWN], is_done=False)
+        return f"{text} {self._destination()}" if self.new else text
 
     def _destination(self) -> str:
         if not self.project:
-            return _("Their project is not known: each counts as a project of its own until Google names it.")
+            return _("Their project is unknown: each key counts as a separate project until Google names it.")
         name = mask_text(self.project)
         if size := ApiKey.objects.present().filter(project__name=self.project).count():
-            told = ngettext(
-                "They go to the project %(name)s, which has %(count)d key.",
-                "They go to the project %(name)s, which has %(count)d keys.",
+            text = ngettext(
+                "They will be added to project %(name)s, which has %(count)d key.",
+                "They will be added to project %(name)s, which has %(count)d keys.",
                 size,
             )
-            return told % {"name": name, "count": size}
-        return _("They go to the project %(name)s, which has no keys yet.") % {"name": name}
+            return text % {"name": name, "count": size}
+        return _("They will be added to project %(name)s, which has no keys yet.") % {"name": name}
 
 
 def _verdict(key: FoundKey, known: set[str], seen: set[str]) -> Verdict:

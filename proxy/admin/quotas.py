@@ -1,8 +1,9 @@
-"""Limits of projects: what Google told, and what is set by hand, which wins."""
+"""The admin of limits: those reported by Google, and those that people set, which take precedence."""
 
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
@@ -12,14 +13,15 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
 from proxy.accounts.activity import note
 from proxy.dashboard.reports import today
+from proxy.gemini.quota_day import next_reset
 from proxy.models import GeminiModel, Project, Quota
 from proxy.models.quotas import SET_NAMES
 
-if TYPE_CHECKING:  # Django's classes take a model only in the stubs
+if TYPE_CHECKING:  # Django's classes are generic only in the stubs
     QuotaModelAdmin = admin.ModelAdmin[Quota]
     ProjectModelAdmin = admin.ModelAdmin[Project]
     QuotaTabularInline = admin.TabularInline[Quota, Project]
@@ -30,15 +32,15 @@ else:
     QuotaTabularInline = admin.TabularInline
 
 
-@admin.display(description=gettext_lazy("Google told"))
-def told(quota: Quota) -> str:
-    """Return the limits that were learned from refusals, in words."""
+@admin.display(description=gettext_lazy("reported by Google"))
+def learned_limits(quota: Quota) -> str:
+    """Return the limits that Google has reported, in words."""
     if quota.pk is None:
         return ""
     limits = {
-        _("%(limit)s a minute"): quota.learned_requests_per_minute,
-        _("%(limit)s tokens a minute"): quota.learned_input_tokens_per_minute,
-        _("%(limit)s a day"): quota.learned_requests_per_day,
+        _("%(limit)s per minute"): quota.learned_requests_per_minute,
+        _("%(limit)s tokens per minute"): quota.learned_input_tokens_per_minute,
+        _("%(limit)s per day"): quota.learned_requests_per_day,
     }
     known = [words % {"limit": f"{limit:,}"} for words, limit in limits.items() if limit is not None]
     return _(", ").join(known) or _("nothing yet")
@@ -46,37 +48,41 @@ def told(quota: Quota) -> str:
 
 @admin.display(description=gettext_lazy("used today"))
 def used_today(quota: Quota) -> str:
-    """Return how many requests of the quota day are spent, and of how many."""
+    """Return how many of the day's requests are used, and of how many."""
     if quota.pk is None:
         return ""
     used = quota.day_requests if quota.day == today(timezone.now()) else 0
-    limit = quota.learned_requests_per_day if quota.requests_per_day is None else quota.requests_per_day
+    limit = quota.limit_in_force("requests_per_day")
     return f"{used:,}" if limit is None else _("%(used)s of %(limit)s") % {"used": f"{used:,}", "limit": f"{limit:,}"}
 
 
 @admin.display(description=gettext_lazy("state"))
 def state(quota: Quota) -> str:
-    """Return whether the quota may be asked now, as a shape and in words."""
+    """Return whether the quota is available now, as a shape and in words."""
     if quota.pk is None:
         return ""
     if quota.is_open:
-        return _("● open")
+        return _("● available")
     if quota.is_barred or quota.opens_at is None:
-        return _("○ closed until somebody acts")
-    if quota.opens_at <= timezone.now():
-        return _("● open")
-    return _("◐ resting until %(moment)s") % {"moment": date_format(localtime(quota.opens_at), _("M d, H:i:s"))}
+        return _("○ unavailable until revived manually")
+    moment = timezone.now()
+    if quota.opens_at <= moment:
+        return _("● available")
+    words = {"moment": date_format(localtime(quota.opens_at), _("M d, H:i:s"))}
+    if quota.opens_at >= next_reset(moment, settings.QUOTA_ZONE):
+        return _("◐ exhausted until %(moment)s") % words
+    return _("◐ rate-limited until %(moment)s") % words
 
 
 def keys_of(project: Project) -> str:
     """Return the labels of the project's keys, at most five of them."""
     labels = [key.label for key in project.keys.all() if key.deleted_at is None]
-    told = _(", ").join(labels[:5])
-    return _("%(told)s and %(count)d more") % {"told": told, "count": len(labels) - 5} if len(labels) > 5 else told
+    shown = _(", ").join(labels[:5])
+    return _("%(keys)s and %(count)d more") % {"keys": shown, "count": len(labels) - 5} if len(labels) > 5 else shown
 
 
 class LimitsForm(QuotaModelForm):
-    """The limits of a model; its name can be written only once."""
+    """The limits of a model, whose name cannot be changed later."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,21 +90,21 @@ class LimitsForm(QuotaModelForm):
         name.required, name.disabled = True, self.instance.pk is not None
 
     def clean_model_name(self) -> str:
-        """Return the name as requests have it."""
+        """Return the name in the form that requests use."""
         return str(self.cleaned_data["model_name"]).removeprefix("models/")
 
 
 class QuotaInline(QuotaTabularInline):
-    """The limits of a project, model by model; a new line is a model that was not asked for yet."""
+    """The limits of a project, model by model. The empty row adds a model that has not been used yet."""
 
     model = Quota
     form = LimitsForm
-    fields = ["model_name", *SET_NAMES, "told_by_google", "used", "state"]
-    readonly_fields = ["told_by_google", "used", "state"]
+    fields = ["model_name", *SET_NAMES, "reported", "used", "state"]
+    readonly_fields = ["reported", "used", "state"]
     extra = 1
     can_delete = False
-    verbose_name, verbose_name_plural = gettext_lazy("model"), gettext_lazy("limits, model by model")
-    told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
+    verbose_name, verbose_name_plural = gettext_lazy("model"), gettext_lazy("limits by model")
+    reported, used, state = staticmethod(learned_limits), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
         return super().get_queryset(request).filter(pk__in=Quota.objects.of_models()).order_by("model_name")
@@ -106,7 +112,7 @@ class QuotaInline(QuotaTabularInline):
 
 @admin.register(Project)
 class ProjectAdmin(ProjectModelAdmin):
-    """Projects, their keys, and what they may ask."""
+    """Projects, their keys and their limits."""
 
     list_display = ["name_shown", "keys_shown"]
     search_fields = ["name", "keys__name"]
@@ -129,13 +135,13 @@ class ProjectAdmin(ProjectModelAdmin):
         return keys_of(project)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return False  # they come with their keys
+        return False  # created with their keys
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Write limits with all that follows from them; a model that is new gets its rotation."""
+        """Write limits and recompute their quotas. A new model gets a rotation."""
         for quota in formset.save(commit=False):
             if quota.pk is None:
                 GeminiModel.objects.begin(quota.model_name)
@@ -145,19 +151,19 @@ class ProjectAdmin(ProjectModelAdmin):
 
 @admin.register(Quota)
 class QuotaAdmin(QuotaModelAdmin):
-    """Limits and use of all projects, for each model."""
+    """Limits and use of all projects, by model."""
 
-    list_display = ["model_name", "project_shown", "state", "used", *SET_NAMES, "told_by_google"]
+    list_display = ["model_name", "project_shown", "state", "used", *SET_NAMES, "reported"]
     list_editable = SET_NAMES
     list_filter = ["model_name"]
     list_select_related = ["project"]
     search_fields = ["project__name", "model_name", "project__keys__name"]
     ordering = ["model_name", "project"]
     list_per_page = 50
-    fields = ["model_name", "project_shown", *SET_NAMES, "told_by_google", "used", "state"]
-    readonly_fields = ["model_name", "project_shown", "told_by_google", "used", "state"]
+    fields = ["model_name", "project_shown", *SET_NAMES, "reported", "used", "state"]
+    readonly_fields = ["model_name", "project_shown", "reported", "used", "state"]
     actions = ["forget_learned"]
-    told_by_google, used, state = staticmethod(told), staticmethod(used_today), staticmethod(state)
+    reported, used, state = staticmethod(learned_limits), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
         quotas = super().get_queryset(request).filter(pk__in=Quota.objects.of_models())
@@ -169,20 +175,24 @@ class QuotaAdmin(QuotaModelAdmin):
         return format_html('<a href="{}">{}</a><br>{}', url, quota.project, keys_of(quota.project))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return False  # they come with projects; a model that was not asked for yet is added there
+        return False  # created with projects, where models that have not been used yet can be added
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # to take limits away, they are emptied
+        return False  # limits are removed by emptying them
 
     def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
-        """Write limits with all that follows from them."""
+        """Write limits and recompute their quotas."""
         limits = {name: form.cleaned_data[name] for name in form.changed_data}
         Quota.objects.filter(pk=obj.pk).set_limits(timezone.now(), **limits)
 
-    @admin.action(permissions=["change"], description=gettext_lazy("Forget what Google told"))
+    @admin.action(permissions=["change"], description=gettext_lazy("Forget limits reported by Google"))
     def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
         quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         quotas.forget_learned(timezone.now())
-        note(request.user, gettext_noop("Forgot what Google told"), quotas)
-        told = _("Forgotten for %(count)d. They are learned again.") % {"count": quotas.count()}
-        self.message_user(request, told, messages.SUCCESS)
+        note(request.user, gettext_noop("Forgot limits reported by Google"), quotas)
+        text = ngettext(
+            "Limits of %(count)d quota forgotten. Google will report them again.",
+            "Limits of %(count)d quotas forgotten. Google will report them again.",
+            quotas.count(),
+        )
+        self.message_user(request, text % {"count": quotas.count()}, messages.SUCCESS)

@@ -1,1 +1,1 @@
-"""Reading long bodies without holding up other requests. Pure functions, no Django."""
+"""Reading long bodies without blocking other requests. Pure functions, no Django."""

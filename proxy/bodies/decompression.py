@@ -1,11 +1,11 @@
-"""Bodies packed with gzip or deflate, unpacked a step at a time and within bounds. Pure."""
+"""Decompresses gzip and deflate bodies in steps, with a limit on the output. Pure."""
 
 import zlib
 from collections.abc import Iterator
 
-# A step takes about a millisecond: whoever unpacks lets others work in between.
+# A step takes about a millisecond. Callers let other greenlets run between two steps.
 STEP = 262_144  # bytes
-# What unpacks to more than this, and to many times its own size, is made to keep us busy.
+# A body that decompresses to more than this and to many times its own size is an attack.
 _MOST = 134_217_728  # bytes
 _MOST_TIMES = 100
 _MOST_MEMBERS = 1_000
@@ -13,45 +13,46 @@ _READABLE = {"gzip", "x-gzip", "deflate"}
 _GZIP = b"\x1f\x8b"
 
 
-class BadPacking(ValueError):
-    """The body is damaged, or unpacks to far more than anybody sends."""
+class CorruptBody(ValueError):
+    """The body is corrupt, or decompresses to far more than any real body does."""
 
 
-class Unpacker:
-    """Unpacks a body that is fed to it piece by piece: `feed`, then `steps`.
+class Decompressor:
+    """Decompresses a body piece by piece: call `feed`, then `steps`.
 
-    Reads gzip of any number of members, passing over what follows the last one, and deflate with and without the head
-    of zlib. is_readable: whether the encoding is one of these.
+    Reads gzip with any number of members, ignoring anything after the last one, and deflate with or without the zlib
+    header.
     """
 
     def __init__(self, content_encoding: str) -> None:
         coding = content_encoding.strip().lower()
+        # The encoding is one that it can decompress.
         self.is_readable = coding in _READABLE
         self._is_deflate = coding == "deflate"
         self._rest = b""
         self._fed = self._given = self._members = 0
         self._member: zlib._Decompress | None = None
-        self._may_have_more = False  # of what it took
+        self._may_have_more = False  # output for the input it has taken
         self._is_over = False
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece of the packed body."""
+        """Add the next piece of the compressed body."""
         self._fed += len(piece)
         if not self._is_over:
             self._rest += piece
 
     def steps(self) -> Iterator[bytes]:
-        """Yield what came so far, unpacked, at most STEP bytes at a time; a step may be empty.
+        """Yield the decompressed bytes of the pieces so far, at most STEP at a time. A step may be empty.
 
-        Whoever does not go on gets the rest from the next call. Raises BadPacking.
+        After an early stop, the next call continues. Raises CorruptBody.
         """
         while (member := self._member or self._next_member()) and (self._rest or self._may_have_more):
             yield self._step(member)
 
     def _next_member(self) -> "zlib._Decompress | None":
-        """Return what unpacks the next member, or the first; None when its beginning has not come, or there is none."""
+        """Return the decompressor of the next member; None when its first bytes are missing or there is none."""
         if self._members:
-            self._rest = self._rest.lstrip(b"\0")  # some pad to whole blocks
+            self._rest = self._rest.lstrip(b"\0")  # some programs pad to whole blocks
         if len(self._rest) < len(_GZIP):
             return None
         if self._members and not self._rest.startswith(_GZIP):
@@ -59,7 +60,7 @@ class Unpacker:
             return None
         self._members += 1
         if self._members > _MOST_MEMBERS:
-            raise BadPacking("it is packed in too many parts")
+            raise CorruptBody("it has too many gzip members")
         is_bare = self._is_deflate and not self._rest.startswith(_GZIP) and not _has_zlib_head(self._rest)
         self._member = zlib.decompressobj(wbits=-15 if is_bare else 47)
         return self._member
@@ -68,14 +69,14 @@ class Unpacker:
         try:
             clear = member.decompress(self._rest, STEP)
         except zlib.error as exc:
-            raise BadPacking("it cannot be unpacked") from exc
+            raise CorruptBody("it cannot be decompressed") from exc
         self._may_have_more = len(clear) == STEP
         self._rest = member.unconsumed_tail
         if member.eof:
             self._rest, self._may_have_more, self._member = member.unused_data, False, None
         self._given += len(clear)
         if self._given > max(_MOST, _MOST_TIMES * self._fed):
-            raise BadPacking("it unpacks to too much")
+            raise CorruptBody("it decompresses to too many bytes")
         return clear
 
 

@@ -1,14 +1,14 @@
-"""Where to cut a long body that is looked through: other requests have their turn in between."""
+"""Slices of a long body that is searched, so that other requests can run in between."""
 
 import time
 from collections.abc import Iterator
 
-SLICE_BYTES = 32_768  # looked through in a few milliseconds, whatever it holds
+SLICE_BYTES = 32_768  # searched in a few milliseconds, whatever the content
 _TURN_SECONDS = 0.005
 
 
 def slice_ends(start: int, size: int) -> Iterator[int]:
-    """Yield where each slice of a body ends, from `start` up to `size`; between two, other greenlets may run."""
+    """Yield the end of each slice of a body, from `start` up to `size`. Other greenlets can run between two slices."""
     turn = time.perf_counter() + _TURN_SECONDS
     for end in range(start + SLICE_BYTES, size, SLICE_BYTES):
         yield end

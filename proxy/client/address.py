@@ -1,4 +1,4 @@
-"""Who a request comes from: the peer of its connection, or the client that a trusted proxy names. Pure functions."""
+"""The address of a client: the peer of its connection, or the address given by a trusted proxy. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -11,8 +11,8 @@ Network = IPv4Network | IPv6Network
 def client_address(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> Address | None:
     """Return the address of the client behind a request; None for a Unix socket.
 
-    meta: HttpRequest.META. X-Forwarded-For counts only when the peer is a trusted proxy, and then from its right end
-    up to the first address that is not one: what stands further left was written by the client.
+    meta: HttpRequest.META. X-Forwarded-For counts only if the peer is a trusted proxy. It is read from the right up to
+    the first address that is not a trusted proxy, since the client may have written everything to the left of it.
     """
     address = read_address(meta.get("REMOTE_ADDR", ""))
     for text in reversed(_forwarded_for(meta)):
@@ -25,16 +25,16 @@ def client_address(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) 
 
 
 def is_from_trusted_proxy(meta: Mapping[str, Any], trusted_proxies: Sequence[Network]) -> bool:
-    """Return whether the peer of a request is a trusted proxy, so that what it forwards counts; a Unix socket is."""
+    """Tell whether the peer of a request is a trusted proxy, as every Unix socket is."""
     peer = str(meta.get("REMOTE_ADDR", ""))
     address = read_address(peer)
     return not peer or (address is not None and is_in(address, trusted_proxies))
 
 
 def is_from_private_network(meta: Mapping[str, Any]) -> bool:
-    """Return whether the peer, and every address that proxies forwarded, is loopback or private.
+    """Tell whether the peer and all forwarded addresses are loopback or private.
 
-    An address that cannot be read is not private. A Unix socket is.
+    A malformed address is not private. A Unix socket is.
     """
     peer = str(meta.get("REMOTE_ADDR", ""))
     found = [read_address(text) for text in ([peer] if peer else []) + _forwarded_for(meta)]
@@ -42,16 +42,16 @@ def is_from_private_network(meta: Mapping[str, Any]) -> bool:
 
 
 def is_private(address: Address) -> bool:
-    """Return whether an address is loopback, link-local or of a private network (RFC 1918, RFC 4193)."""
+    """Tell whether an address is loopback, link-local or in a private network (RFC 1918, RFC 4193)."""
     return any(address in network for network in _PRIVATE[address.version])
 
 
 def is_in(address: Address, networks: Sequence[Network]) -> bool:
-    """Return whether one of the networks contains an address."""
+    """Tell whether one of the networks contains the address."""
     return any(address in network for network in networks)
 
 
-# Not `is_private` of the standard library: it also counts ranges for documentation and tests.
+# The standard library's `is_private` also includes ranges for documentation and tests.
 _PRIVATE: dict[int, list[Network]] = {
     4: [
         IPv4Network(text) for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
@@ -65,7 +65,7 @@ def _forwarded_for(meta: Mapping[str, Any]) -> list[str]:
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address in `text`, which may be in brackets or have a port; None when there is none."""
+    """Return the address in `text`, which may have brackets or a port; None if there is none."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

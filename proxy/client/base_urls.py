@@ -1,4 +1,4 @@
-"""Which base URL a client should have, said to those whose paths tell that it has another."""
+"""The base URLs that clients should use, for clients whose paths show that they use another one."""
 
 import logging
 from urllib.parse import unquote
@@ -13,27 +13,27 @@ from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)
 
-_told: set[Oddity] = set()
+_logged: set[Oddity] = set()
 
 
 def base_urls(request: HttpRequest) -> str:
-    """Return a sentence that names the base URLs of this key manager, by the name the client calls it."""
+    """Return a sentence with the base URLs of this key manager, under the host name that the client used."""
     try:
         url = request.build_absolute_uri(get_script_prefix()).rstrip("/")
     except DisallowedHost:
-        return "Use the address of this key manager as base URL for Gemini clients, with /v1 added for OpenAI clients."
-    return f"Use {url} as base URL for Gemini clients and {url}/v1 for OpenAI clients."
+        return "Use the address of this key manager as the base URL for Gemini clients; add /v1 for OpenAI clients."
+    return f"Use {url} as the base URL for Gemini clients and {url}/v1 for OpenAI clients."
 
 
-def tell_once(request: HttpRequest, oddity: Oddity, path: str) -> None:
-    """Log, once in this process for each oddity, that a request was taken for one to `path`; without credentials."""
-    if oddity in _told:
+def log_once(request: HttpRequest, oddity: Oddity, path: str) -> None:
+    """Log that a request was treated as one for `path`, once per oddity and process. Never logs credentials."""
+    if oddity in _logged:
         return
-    _told.add(oddity)
-    asked, taken_for = _shown(request.path), _shown(unquote(path.partition("?")[0]))
-    logger.info("Took the path %s for %s: it has %s. %s", asked, taken_for, oddity, base_urls(request))
+    _logged.add(oddity)
+    requested, treated_as = _shown(request.path), _shown(unquote(path.partition("?")[0]))
+    logger.info("Treated the path %s as %s: it has %s. %s", requested, treated_as, oddity, base_urls(request))
 
 
 def _shown(path: str) -> str:
-    """Return a decoded path for the log: nothing encoded escapes the mask then."""
+    """Return a decoded path for the log, so that masking also finds encoded secrets."""
     return mask_text(" ".join(path.split()), settings.PLACEHOLDER_TOKEN)[:300]

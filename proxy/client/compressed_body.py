@@ -1,4 +1,4 @@
-"""Request bodies that come packed with gzip or deflate: what is in them, to read the model; they travel on packed."""
+"""Decompresses request bodies (gzip or deflate) to read the model. The body is forwarded as it came."""
 
 import mmap
 import tempfile
@@ -6,32 +6,33 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxy.bodies.decompression import STEP, BadPacking, Unpacker
+from proxy.bodies.decompression import STEP, CorruptBody, Decompressor
 
 
-class TooLargeUnpacked(ValueError):
-    """The body unpacks to more than may be sent."""
+class TooLargeDecompressed(ValueError):
+    """The decompressed body is larger than allowed."""
 
 
 @contextmanager
-def unpacked(body: bytes | mmap.mmap, encoding: str, most: int) -> Iterator[bytes | mmap.mmap]:
-    """Give what is in a body that came with this Content-Encoding; the body itself where nothing is packed.
+def decompressed(body: bytes | mmap.mmap, encoding: str, most: int) -> Iterator[bytes | mmap.mmap]:
+    """Yield the decompressed body, or the body itself if it is not compressed.
 
-    most: bytes, of what it unpacks to; beyond that TooLargeUnpacked is raised. Of a damaged body it gives what came
-    before the damage: Google will say what it thinks of it. Lets other greenlets run while it unpacks.
+    encoding: its Content-Encoding. most: the largest size allowed after decompression, in bytes; TooLargeDecompressed
+    is raised beyond. A corrupt body yields what comes before the damage, since Google will report the error. Other
+    greenlets can run in the meantime.
     """
-    unpacker = Unpacker(encoding)
-    if not unpacker.is_readable:
+    decompressor = Decompressor(encoding)
+    if not decompressor.is_readable:
         yield body
         return
     with tempfile.TemporaryFile() as file:
         size = 0
         try:
-            for step in _steps(unpacker, body):
+            for step in _steps(decompressor, body):
                 file.write(step)
                 if (size := size + len(step)) > most:
-                    raise TooLargeUnpacked
-        except BadPacking:
+                    raise TooLargeDecompressed
+        except CorruptBody:
             pass
         file.flush()
         if not size:
@@ -41,9 +42,9 @@ def unpacked(body: bytes | mmap.mmap, encoding: str, most: int) -> Iterator[byte
             yield content
 
 
-def _steps(unpacker: Unpacker, body: bytes | mmap.mmap) -> Iterator[bytes]:
+def _steps(decompressor: Decompressor, body: bytes | mmap.mmap) -> Iterator[bytes]:
     for start in range(0, len(body), STEP):
-        unpacker.feed(body[start : start + STEP])
-        for step in unpacker.steps():
+        decompressor.feed(body[start : start + STEP])
+        for step in decompressor.steps():
             yield step
             time.sleep(0)

@@ -1,7 +1,6 @@
-"""Connections of clients to a worker process: how many may wait for their next request, and how slow a body may be.
+"""Limits on the client connections of a worker process: how many can be idle, and how slow a body can be.
 
-No Django, no gunicorn. A connection waits until the head of a request is there: it is new and silent, or half a head
-has come, or it was kept for the next request.
+No Django, no gunicorn. A connection is idle until the head of a request is complete, whether it is new or kept alive.
 """
 
 import resource
@@ -11,33 +10,33 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-# Files that are no connections: the database, logs, listeners, temporary bodies.
+# Open files other than connections: the database, logs, listeners, temporary bodies.
 _OTHER_FILES = 100
 _MOST = 10_000
-# So many places are kept free for those that come next; closing a connection takes a moment.
+# Places kept free for new connections, since closing an idle one takes a moment.
 _SPARE = 16
-_SHARE_OF_ADDRESS = 8  # one address may hold an eighth of the places, waiting
-_SLOWEST_BODY = 256  # bytes a second, on the whole
+_SHARE_OF_ADDRESS = 8  # one address can hold an eighth of the places with idle connections
+_SLOWEST_BODY = 256  # bytes per second on average
 
 
 def raise_file_limit() -> int:
-    """Let this process, and those it starts, open as many files as the system allows it. Returns how many."""
+    """Raise the limit of open files for this process and its children as far as allowed, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
+    with suppress(ValueError, OSError):  # macOS refuses its own "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST * 3 if soft == resource.RLIM_INFINITY else soft
 
 
 def most_connections(files: int) -> int:
-    """Return how many clients a process serves at once: each needs a file, and another one for the way to Google."""
+    """Return how many clients a process can serve at once. Each needs two files: one is its connection to Google."""
     return max(min((files - _OTHER_FILES) // 2, _MOST), 2 * _SPARE)
 
 
 class Connections:
-    """The connections of one worker process. When places run short, those that have waited longest are closed.
+    """The connections of one worker process. When places run short, the connections idle for longest are closed.
 
-    is_trusted: whether an address may hold any number, as a reverse proxy does.
+    is_trusted: tells whether an address can hold any number of places, as a reverse proxy does.
     """
 
     def __init__(self, most: int, is_trusted: Callable[[str], bool]) -> None:
@@ -45,13 +44,13 @@ class Connections:
         self._most_of_address = max(most // _SHARE_OF_ADDRESS, 1)
         self._is_trusted = is_trusted
         self._open: set[socket.socket] = set()
-        # In the order in which they began to wait; an address of "" is not limited.
+        # Idle connections and their addresses, the longest idle first. The address "" has no limit.
         self._waiting: dict[socket.socket, str] = {}
         self._waiting_of: defaultdict[str, dict[socket.socket, None]] = defaultdict(dict)
 
     @contextmanager
     def opened(self, sock: socket.socket) -> Iterator[None]:
-        """Hold a place for a connection until it ends; others may have to make room for it."""
+        """Hold a place for a connection until it ends. An idle connection may be closed to make room."""
         if len(self._open) >= self._most - _SPARE and self._waiting:
             self._end(next(iter(self._waiting)))
         self._open.add(sock)
@@ -62,7 +61,7 @@ class Connections:
 
     @contextmanager
     def waiting(self, sock: socket.socket, address: str) -> Iterator[None]:
-        """Count a connection as one that waits for a request; `address` is the client's, "" for a Unix socket."""
+        """Count a connection as idle. address: the client's, "" for a Unix socket."""
         limited = "" if not address or self._is_trusted(address) else address
         self._waiting[sock] = limited
         if limited:
@@ -76,12 +75,12 @@ class Connections:
             self._forget(sock)
 
     def end_waiting(self) -> None:
-        """End all connections that wait: nobody will answer on them any more."""
+        """Close all idle connections, since the service is stopping."""
         for sock in list(self._waiting):
             self._end(sock)
 
     def _end(self, sock: socket.socket) -> None:
-        """Let the greenlet that reads see the end of the connection; a request that has just come is still answered."""
+        """End the reading side only, so that a request that has just arrived is still answered."""
         self._forget(sock)
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RD)
@@ -95,7 +94,7 @@ class Connections:
 
 
 class BodySocket:
-    """A socket while a body is read from it. TimeoutError ends it when the client is silent, or slow on the whole."""
+    """A socket while a body is read from it. Raises TimeoutError if the client is silent for too long or too slow."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock = sock
@@ -103,18 +102,18 @@ class BodySocket:
         self._ends = time.monotonic() + seconds
 
     def recv(self, size: int) -> bytes:
-        """Return what came. Each byte gives the client more time; no silence may be longer than `seconds`."""
+        """Return the next bytes. Each byte gives the client more time, but a silence can last only `seconds`."""
         left = min(self._ends - time.monotonic(), self._seconds)
         received = self._received(size, left) if left > 0 else None
         if received is None:
             with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RD)  # whoever reads on sees the end
+                self._sock.shutdown(socket.SHUT_RD)  # later reads see the end of the stream
             raise TimeoutError
         self._ends += len(received) / _SLOWEST_BODY
         return received
 
     def _received(self, size: int, seconds: float) -> bytes | None:
-        """Return what came within so many seconds, None when nothing did."""
+        """Return the bytes that arrive within `seconds`, None if none do."""
         self._sock.settimeout(seconds)
         try:
             return self._sock.recv(size)

@@ -1,4 +1,4 @@
-"""The default token is known to everybody, so it opens the pool to this machine and its private network alone."""
+"""The default token is public, so it is accepted only from this machine and private networks."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -10,11 +10,14 @@ from django.conf import settings
 from proxy.client.address import is_from_private_network
 from proxy.client.errors import RequestRefused
 
-WHAT_TO_DO = "Run `python manage.py newtoken` for a token of your own, or set ALLOW_DEFAULT_TOKEN=on."
+WHAT_TO_DO = "Run `python manage.py newtoken` to make your own token, or set ALLOW_DEFAULT_TOKEN=on."
 
 
 def check_default_token(meta: Mapping[str, Any]) -> None:
-    """Refuse a stranger, or a web page, that shows the default token. Raises RequestRefused. meta: HttpRequest.META."""
+    """Raise RequestRefused for the default token from a public address or a foreign web page.
+
+    meta: HttpRequest.META
+    """
     if settings.PLACEHOLDER_TOKEN != settings.DEFAULT_TOKEN or settings.ALLOW_DEFAULT_TOKEN:
         return
     if not is_from_private_network(meta):
@@ -30,10 +33,10 @@ def check_default_token(meta: Mapping[str, Any]) -> None:
 
 
 def is_from_foreign_page(meta: Mapping[str, Any]) -> bool:
-    """Return whether a browser sends this for a page of another host.
+    """Tell whether a browser sends this request for a page of another host.
 
-    Apps and extensions have origins of schemes that no page can have, and pass. A page whose name was made to lead
-    here (DNS rebinding) calls us by that name: so a browser must call us by an address or a local name.
+    Apps and extensions pass: the scheme of their origin is one that no page has. Against DNS rebinding, where a foreign
+    host name leads here, browsers must use an IP address or a local name.
     """
     site, origin = meta.get("HTTP_SEC_FETCH_SITE", ""), meta.get("HTTP_ORIGIN", "")
     if site == "cross-site" or origin == "null":

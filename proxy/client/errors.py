@@ -1,4 +1,4 @@
-"""Our own errors, in the shape of Gemini's, so that every SDK shows them properly."""
+"""Our own errors, in Gemini's format, so that every SDK understands them."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ from django.http import JsonResponse
 
 
 class RequestRefused(Exception):
-    """The request never reaches the upstream. status: HTTP; code: Google's name for it; message: for the client."""
+    """The request is not sent upstream.
+
+    status: the HTTP status. code: Google's name for it, such as "INVALID_ARGUMENT". message: for the client.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The key manager below a path of a reverse proxy, such as https://example.org/gemini/, as X-Forwarded-Prefix says."""
+"""Serving under a path of a reverse proxy, such as https://example.org/gemini/, given by X-Forwarded-Prefix."""
 
 import re
 
@@ -9,14 +9,14 @@ from django.urls import get_script_prefix, set_script_prefix
 
 from proxy.client.address import is_from_trusted_proxy
 
-# Nothing that a browser could take for another host, or for a way up.
+# Nothing that a browser could mistake for another host or a parent folder.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
 
 def take_prefix(request: HttpRequest) -> str:
-    """Return the path below which the key manager stands, and take it off the request; "" if no trusted proxy says so.
+    """Remove the prefix from the request and return it; return "" if no trusted proxy sent one.
 
-    It makes no difference whether the proxy has taken it off already. Every link of Django's begins with it then.
+    The proxy may have removed it from the path already. All links made by Django start with the prefix afterwards.
     """
     prefix: str = "/" + request.META["HTTP_X_FORWARDED_PREFIX"].strip().strip("/")
     if not _PREFIX.fullmatch(prefix) or not is_from_trusted_proxy(request.META, settings.TRUSTED_PROXIES):
@@ -31,13 +31,13 @@ def take_prefix(request: HttpRequest) -> str:
 
 
 def keep_cookies_below(prefix: str, response: HttpResponseBase) -> None:
-    """Show our cookies to nobody else on the same host, who may have cookies of the same names."""
+    """Restrict our cookies to the prefix, since other services on the host may use cookies with the same names."""
     for cookie in response.cookies.values():
         cookie["path"] = f"{prefix}/"
 
 
 class PrefixedFiles(StaticFilesStorage):
-    """Static files, whose addresses begin with the prefix of the request."""
+    """Static files whose addresses start with the prefix of the request."""
 
     def url(self, name: str | None) -> str:
         return get_script_prefix().rstrip("/") + str(super().url(name))

@@ -1,4 +1,4 @@
-"""From Django's HttpRequest to a Call: who asks, for what, with which body."""
+"""Reads a client's request: Django's HttpRequest becomes a Call."""
 
 import hmac
 import mmap
@@ -15,8 +15,8 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import get_script_prefix
 
-from proxy.client.base_urls import base_urls, tell_once
-from proxy.client.compressed_body import TooLargeUnpacked, unpacked
+from proxy.client.base_urls import base_urls, log_once
+from proxy.client.compressed_body import TooLargeDecompressed, decompressed
 from proxy.client.default_token import check_default_token
 from proxy.client.errors import RequestRefused
 from proxy.gemini.credentials import Headers, credentials_in, has_bearer
@@ -35,18 +35,18 @@ _PIECE = 262_144
 
 
 def read_call(request: HttpRequest) -> Call:
-    """Return what the client asks. Raises RequestRefused when it may not, or asks what cannot be sent on."""
+    """Return the client's call. Raises RequestRefused when it has no valid token or cannot be forwarded."""
     headers = _headers_of(request)
-    if not _shows_token(headers, request.META.get("QUERY_STRING", "")):
+    if not _has_token(headers, request.META.get("QUERY_STRING", "")):
         raise RequestRefused(
             401,
             "UNAUTHENTICATED",
             "Missing or wrong token. Send it as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
-            f"People find the dashboard at {get_script_prefix()}dashboard/.",
+            f"The dashboard is at {get_script_prefix()}dashboard/.",
         )
     check_default_token(request.META)
     if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
-        raise RequestRefused(501, "UNIMPLEMENTED", "The Live API (WebSocket) does not go through this key manager.")
+        raise RequestRefused(501, "UNIMPLEMENTED", "This key manager does not support the Live API (WebSocket).")
     target = _target_of(request, headers)
     body, size = _read_body(request)
     model_name = target.model_name
@@ -58,12 +58,12 @@ def read_call(request: HttpRequest) -> Call:
                 on_failure.callback(body.close)
             content = opened.enter_context(_bytes_of(body))
             if encoding := request.META.get("HTTP_CONTENT_ENCODING"):
-                content = _unpacked(content, encoding, opened)
+                content = _decompressed(content, encoding, opened)
             if target.has_model_in_body:
                 model_name = _model_in(content)
             if spends_quota:
                 input_tokens = estimate_input_tokens(content)
-            on_failure.pop_all()  # it lives as long as its Call
+            on_failure.pop_all()  # from here on, the Call closes it
     return Call(
         request.method or "GET",
         target,
@@ -77,23 +77,23 @@ def read_call(request: HttpRequest) -> Call:
 
 
 def request_id_of(request: HttpRequest) -> str:
-    """Return the client's X-Request-Id if it is a decent one, else a new one."""
-    shown = str(request.META.get("HTTP_X_REQUEST_ID", ""))
-    return shown if _REQUEST_ID.fullmatch(shown) else secrets.token_hex(8)
+    """Return the client's X-Request-Id if it is well-formed, otherwise a new id."""
+    sent = str(request.META.get("HTTP_X_REQUEST_ID", ""))
+    return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
 
 
 def _timeout_in(text: str) -> float | None:
-    """Return the seconds after which Google's client gives up, by its own header; None for nonsense."""
+    """Return the timeout that Google's clients send in a header, in seconds; None if it is missing or malformed."""
     return float(text) or None if _SECONDS.fullmatch(text) else None
 
 
 def _headers_of(request: HttpRequest) -> Headers:
-    """Return the request's headers; WSGI has lost the case of their names, which HTTP does not mind."""
+    """Return the request's headers. WSGI has lost the case of their names, which HTTP ignores."""
     headers = [(_header_name(name), value) for name, value in request.META.items() if name.startswith("HTTP_")]
     if content_type := request.META.get("CONTENT_TYPE"):
         headers.append(("Content-Type", content_type))
     if any(_BREAKS_LINES.search(value) for _, value in headers):
-        raise RequestRefused(400, "INVALID_ARGUMENT", "A header has a character that no header may have.")
+        raise RequestRefused(400, "INVALID_ARGUMENT", "A header contains a line break or a NUL.")
     return headers
 
 
@@ -102,13 +102,13 @@ def _header_name(name: str) -> str:
     return name.removeprefix("HTTP_").replace("_", "-").title()
 
 
-def _shows_token(headers: Headers, query: str) -> bool:
+def _has_token(headers: Headers, query: str) -> bool:
     token = settings.PLACEHOLDER_TOKEN.encode()
-    # WSGI reads headers as latin-1, whatever they are. No short cut at the first match: the time taken tells nothing.
+    # WSGI decodes headers as latin-1. All are compared, even after a match, so that the time taken reveals nothing.
     matches = [
-        hmac.compare_digest(shown.encode(encoding, "replace"), token)
-        for shown in credentials_in(headers, query)
-        for encoding in (("utf-8",) if shown.isascii() else ("utf-8", "latin-1"))
+        hmac.compare_digest(sent.encode(encoding, "replace"), token)
+        for sent in credentials_in(headers, query)
+        for encoding in (("utf-8",) if sent.isascii() else ("utf-8", "latin-1"))
     ]
     return any(matches)
 
@@ -121,14 +121,14 @@ def _target_of(request: HttpRequest, headers: Headers) -> Target:
     except BadPath as exc:
         raise RequestRefused(400, "INVALID_ARGUMENT", str(exc)) from exc
     if target.oddity:
-        tell_once(request, target.oddity, target.path)
+        log_once(request, target.oddity, target.path)
     return target
 
 
-def _unpacked(content: bytes | mmap.mmap, encoding: str, opened: ExitStack) -> bytes | mmap.mmap:
+def _decompressed(content: bytes | mmap.mmap, encoding: str, opened: ExitStack) -> bytes | mmap.mmap:
     try:
-        return opened.enter_context(unpacked(content, encoding, _most_bytes()))
-    except TooLargeUnpacked as exc:
+        return opened.enter_context(decompressed(content, encoding, _most_bytes()))
+    except TooLargeDecompressed as exc:
         raise _too_large() from exc
 
 
@@ -140,19 +140,19 @@ def _model_in(content: bytes | mmap.mmap) -> str:
 
 
 def _raw_uri(request: HttpRequest) -> str:
-    """Return the request target as sent; servers without RAW_URI have decoded it, so it is encoded again."""
+    """Return the request target as sent. Servers without RAW_URI have decoded it, so it is encoded again."""
     if raw := request.META.get("RAW_URI"):
         return str(raw)
     return request.get_full_path_info()
 
 
 def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
-    """Return the whole body and its size in bytes: in memory up to 1 MiB, above that in a temporary file."""
+    """Return the body and its size in bytes. It is in memory up to 1 MiB, otherwise in a temporary file."""
     length = request.META.get("CONTENT_LENGTH") or ""
     is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
     if is_chunked and not request.META.get("wsgi.input_terminated"):
         raise RequestRefused(
-            411, "INVALID_ARGUMENT", "This server needs a Content-Length; `make run` takes chunked bodies."
+            411, "INVALID_ARGUMENT", "This server needs a Content-Length. `make run` also accepts chunked bodies."
         )
     if not is_chunked and not (length.isascii() and length.isdigit()):
         return None, 0
@@ -163,7 +163,7 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
     stream = request.META["wsgi.input"]
     if expected is not None and expected <= _IN_MEMORY:
         body = _read(stream, expected)
-        _check_whole(len(body), expected)
+        _check_complete(len(body), expected)
         return body, expected
     with ExitStack() as on_failure:
         spool = on_failure.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
@@ -173,8 +173,8 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
             if size > most:
                 raise _too_large()
             spool.write(piece)
-            time.sleep(0)  # a fast client would have this greenlet read on and on
-        _check_whole(size, expected)
+            time.sleep(0)  # lets other greenlets run, even if the client is fast
+        _check_complete(size, expected)
         if size <= _IN_MEMORY:
             spool.seek(0)
             return spool.read(), size
@@ -186,12 +186,12 @@ def _read(stream: IO[bytes], size: int) -> bytes:
     try:
         return stream.read(size)
     except TimeoutError as exc:
-        raise RequestRefused(408, "DEADLINE_EXCEEDED", "The body came too slowly (CLIENT_TIMEOUT_SECONDS).") from exc
-    except Exception as exc:  # each server has exceptions of its own for a client that breaks off
-        raise RequestRefused(400, "INVALID_ARGUMENT", "The body could not be read to its end.") from exc
+        raise RequestRefused(408, "DEADLINE_EXCEEDED", "The body arrived too slowly (CLIENT_TIMEOUT_SECONDS).") from exc
+    except Exception as exc:  # each server has its own exceptions for a client that disconnects
+        raise RequestRefused(400, "INVALID_ARGUMENT", "The body is incomplete.") from exc
 
 
-def _check_whole(size: int, expected: int | None) -> None:
+def _check_complete(size: int, expected: int | None) -> None:
     if expected is not None and size < expected:
         raise RequestRefused(400, "INVALID_ARGUMENT", f"The body ended after {size} of {expected} bytes.")
 

@@ -1,1 +1,1 @@
-"""What we know of Google's API: paths, models, refusals, token counts, quota days. Pure functions, no Django."""
+"""Knowledge of Google's API: paths, models, refusals, token counts, quota days. Pure functions, no Django."""

@@ -1,4 +1,4 @@
-"""Credentials: those that a client sends, and the one that goes to Google. Pure functions."""
+"""Credentials: those sent by clients, and the one sent to Google. Pure functions."""
 
 import re
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from urllib.parse import parse_qsl, unquote_plus
 
 Headers = list[tuple[str, str]]
 
-# Every header in which clients show a credential; none of them travels on, since Google refuses two at once.
+# Every header in which clients send credentials. None is forwarded, since Google refuses two credentials at once.
 CREDENTIAL_HEADERS = frozenset(
     {"authorization", "x-goog-api-key", "x-api-key", "api-key", "proxy-authorization", "cookie"}
 )
 _CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "oauth_token"})
-# Programs append `?key=…` to URLs that have a query already.
+# Some programs append `?key=…` to URLs that already have a query.
 _SECOND_QUESTION_MARK = re.compile(r"\?(?=(?:alt|key|access_token|oauth_token)=)", re.IGNORECASE)
 
 
 def credentials_in(headers: Headers, query: str) -> Iterator[str]:
-    """Yield each credential that a client shows, in any of the forms clients use; empty ones are left out.
+    """Yield each credential that a client sends, in any of the usual forms. Empty ones are skipped.
 
     headers: names in any case. Sources: google-genai (`x-goog-api-key`), OpenAI (`Authorization: Bearer`), curl
     (`?key=`), Live clients (`?access_token=`, `Authorization: Token`), Anthropic-style clients (`x-api-key`).
@@ -37,18 +37,18 @@ def credentials_in(headers: Headers, query: str) -> Iterator[str]:
 
 
 def has_bearer(headers: Headers) -> bool:
-    """Tell whether the client speaks as OpenAI's clients do: `Authorization: Bearer`, and no header of Google's."""
+    """Tell whether this is an OpenAI client: it sends `Authorization: Bearer`, and not Google's header."""
     names = {name.lower(): value for name, value in headers if value}
     return names.get("authorization", "").lower().startswith("bearer ") and "x-goog-api-key" not in names
 
 
 def credential_for(secret: str, *, is_openai: bool) -> tuple[str, str]:
-    """Return the one header that shows `secret` to Google: Bearer on the OpenAI endpoint, else x-goog-api-key."""
+    """Return the header that sends `secret` to Google: Bearer on the OpenAI endpoint, otherwise x-goog-api-key."""
     return ("Authorization", f"Bearer {secret}") if is_openai else ("x-goog-api-key", secret)
 
 
 def without_credentials(query: str) -> str:
-    """Return a raw query without its credential parameters; the others stay as they are."""
+    """Return a raw query without its credentials. Other parameters are unchanged."""
     query = _SECOND_QUESTION_MARK.sub("&", query)
     return "&".join(part for part in query.split("&") if not _is_credential(part))
 

@@ -1,4 +1,4 @@
-"""The model that a JSON request body names, found without parsing the whole body. Pure functions."""
+"""Finds the model in a JSON request body without parsing all of it. Pure functions."""
 
 import json
 import re
@@ -8,27 +8,27 @@ from mmap import mmap
 
 from proxy.bodies.slices import slice_ends
 
-# What matters for depth in JSON: strings, whose second group is empty when they do not end, and runs of brackets. All
-# between two of them is one match, at the speed of C; possessive, and up to the end, so that nothing is tried twice.
+# A string or a run of brackets, after everything that does not change the depth. The second group is empty when the
+# string does not end. Possessive quantifiers prevent backtracking.
 _JSON_TOKEN = re.compile(rb'[^"{}\[\]]*+(?:"((?:[^"\\]++|\\.)*+)("?)|([{\[]++)|([}\]]++)|\Z)', re.DOTALL)
 _STRING, _OPENING = 2, 3  # the last group of each
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _MODEL_KEYS = (b"model", b"agent")
 _LONGEST_NAME = 200
-# A body that is all brackets and quotes would take seconds. What a client sends has some 5 tokens a message.
+# A body of nothing but brackets and quotes would take seconds. Real requests have about 5 tokens per message.
 _MOST_TOKENS = 4_000_000
 
 
 class BadModelName(ValueError):
-    """The model that a body names cannot be one; the message is for the client."""
+    """The body has an invalid model name. The message is for the client."""
 
 
 def model_in_json(body: bytes | mmap) -> str:
     """Return the top-level "model" (or "agent") of a JSON object, without its "models/" prefix; "" if none.
 
-    body: bytes or an mmap of them. Stops where it finds the name, so a body of 100 MB that begins with it is cheap, and
-    gives up after millions of tokens. Lets other greenlets run meanwhile. Raises BadModelName.
+    Stops at the name, so a body of 100 MB that starts with it is cheap, and gives up after millions of tokens. Lets
+    other greenlets run in between. Raises BadModelName.
     """
     start = _after_spaces(body, 3 if body[:3] == b"\xef\xbb\xbf" else 0)
     if body[start : start + 1] != b"{":
@@ -48,7 +48,7 @@ def model_in_json(body: bytes | mmap) -> str:
 
 
 def _json_tokens(body: bytes | mmap, place: int) -> Iterator[re.Match[bytes]]:
-    """Yield each run of brackets and each string, without those that are longer than a slice."""
+    """Yield each run of brackets and each string, except for strings longer than a slice."""
     is_in_string = False
     for end in slice_ends(place, len(body)):
         if is_in_string:
@@ -59,7 +59,7 @@ def _json_tokens(body: bytes | mmap, place: int) -> Iterator[re.Match[bytes]]:
         begin, place, is_in_string = place, end, False
         for token in _JSON_TOKEN.finditer(body, begin, end):
             if token.lastindex == _STRING and not token[2]:
-                # It goes on in the next slice: look at it again from its beginning there, unless it is long.
+                # It continues in the next slice, where it is matched again from its start, unless it is long.
                 is_in_string = token.start(1) == begin + 1
                 place = token.end() if is_in_string else token.start(1) - 1
                 break
@@ -68,7 +68,7 @@ def _json_tokens(body: bytes | mmap, place: int) -> Iterator[re.Match[bytes]]:
 
 
 def _model_at(body: bytes | mmap, after_key: int) -> str:
-    """Return the name that follows a key which ends at `after_key`; "" for null, an empty name, and none at all."""
+    """Return the name after a key that ends at `after_key`; "" for null, an empty name or a missing one."""
     colon = _after_spaces(body, after_key)
     if body[colon : colon + 1] != b":":
         return ""
@@ -77,7 +77,7 @@ def _model_at(body: bytes | mmap, after_key: int) -> str:
         return ""
     if body[begin : begin + 1] != b'"':
         raise BadModelName("The model in the body is not a string.")
-    most = begin + 12 * (_LONGEST_NAME + len("models/"))  # a character may be written as two escapes of 6 bytes
+    most = begin + 12 * (_LONGEST_NAME + len("models/"))  # a character can take two escapes of 6 bytes
     found = _JSON_TOKEN.match(body, begin, most)
     is_whole = bool(found and found[2])
     if not is_whole and most >= len(body):
@@ -88,7 +88,7 @@ def _model_at(body: bytes | mmap, after_key: int) -> str:
         name = "\0"
     name = name.removeprefix("models/")
     if not name.isprintable() or len(name) > _LONGEST_NAME:
-        raise BadModelName(f"The model in the body is not a name of at most {_LONGEST_NAME} printable characters.")
+        raise BadModelName(f"The model in the body is longer than {_LONGEST_NAME} characters or not printable.")
     return name
 
 

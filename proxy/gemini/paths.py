@@ -1,9 +1,9 @@
-"""Which path of the Gemini API a client means, however its base URL was typed. Pure functions.
+"""Finds the path of the Gemini API that a client means, even with a wrong base URL. Pure functions.
 
-People enter a base URL with a version too many, with a full endpoint, or with the path of another proxy, and programs
-append theirs. A few general rules find the path that is meant: tidy up the pieces, begin at the last piece that can
-begin a path of the API, keep the version next to it. The forms were collected from documentation and issue trackers of
-clients; `tests/test_paths.py` lists them.
+People enter a base URL with an extra version, with a full endpoint, or with the path of another proxy, and programs
+append their own path. A few general rules find the intended path: tidy the segments, start at the last segment that can
+start a path of the API, and keep the version next to it. The forms come from documentation and issue trackers of
+clients. `tests/test_paths.py` lists them.
 """
 
 import re
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-# What follows the version in the paths of the API, and what OpenAI's API has: alone, or as Gemini's has it too.
+# Collections, which follow the version: those of Gemini's API, those of OpenAI's API, and those of both.
 _GEMINI = (
     *("models", "tunedModels", "files", "generatedFiles", "cachedContents", "batches", "operations", "interactions"),
     *("fileSearchStores", "ragStores", "corpora", "dynamic", "auth_tokens", "media"),
@@ -24,7 +24,7 @@ _OPENAI_ONLY = frozenset(
 _IN_BOTH = frozenset({"batches", "files", "models"})
 _SPELLING = {name.lower(): name for name in (*_GEMINI, *_WITHOUT_VERSION, *_OPENAI_ONLY)}
 _MODELS = ("models", "tunedmodels")
-# What people's base URLs end in where a program appends a path of its own.
+# The ends of base URLs to which programs append a path.
 _BEFORE_A_PATH = frozenset({"openai", "models", "completions"})
 _TRANSFERS = ("upload", "download")
 
@@ -39,17 +39,17 @@ _ACTIONS = {action.lower(): action for action in (*GENERATING, "countTokens", "c
 
 _OPENAI_HOME = "/v1beta/openai/"
 _USUAL_VERSION = "v1beta"
-_VERTEX_VERSION = "v1beta1"  # that of Vertex AI, whose other pieces go as well
+_VERTEX_VERSION = "v1beta1"  # of Vertex AI, whose other segments are removed as well
 _VERSION = re.compile(r"v\d\w*", re.ASCII)
 _SLASH = re.compile("/|%2f", re.IGNORECASE)
-_BLANKS = " \t\r\n\v\f\xa0\u200b\u2060\ufeff"  # also what is copied along from a page
+_BLANKS = " \t\r\n\v\f\xa0\u200b\u2060\ufeff"  # including those copied from web pages
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f\\]")
 _HARMLESS = re.compile(r"[\w.:~@+-]+", re.ASCII)
 _NOT_ENCODED = ":@!$&'()*+,;=~"
 
 
 class BadPath(ValueError):
-    """The path asked for could lead elsewhere than to the API; the message is for the client."""
+    """The path could lead somewhere other than the API. The message is for the client."""
 
 
 class UnknownPath(BadPath):
@@ -57,19 +57,21 @@ class UnknownPath(BadPath):
 
 
 class Oddity(StrEnum):
-    """In what a path differed from the one that was meant, as the log says it."""
+    """How a path differs from the intended one, in words for the log."""
 
     NONE = ""
-    SPELLING = "slashes, blanks, capitals or encoded characters that do not belong there"
-    TWICE = "a version or another piece that stands twice"
-    IN_FRONT = "pieces in front that the Gemini API does not have"
-    MODEL = "a model written other than models/NAME:ACTION"
+    SPELLING = "unexpected slashes, blanks, capitals or encoded characters"
+    TWICE = "a repeated version or segment"
+    IN_FRONT = "extra segments at the start"
+    MODEL = "a model that is not written as models/NAME:ACTION"
 
 
 class Route(NamedTuple):
-    """A path of the API. path: raw, without a query. model_name, action: "" where it has none."""
+    """A path of the API."""
 
+    # Raw, without a query.
     path: str
+    # "" if it has none.
     model_name: str
     action: str
     is_openai: bool
@@ -77,10 +79,10 @@ class Route(NamedTuple):
 
 
 def find_route(path: str, *, has_bearer: bool) -> Route:
-    """Return the path of the API that `path`, raw and without a query, means; a correct one stays byte for byte.
+    """Return the path of the API intended by `path`, which is raw and has no query. A correct path is unchanged.
 
-    has_bearer: the client speaks as OpenAI's do, which tells whose `/v1/models`, `/v1/files` and `/v1/batches` are
-    meant. Raises UnknownPath, and BadPath for `..`, control characters, backslashes and the like, encoded or not.
+    has_bearer: this is an OpenAI client, which decides whose `/v1/models`, `/v1/files` and `/v1/batches` are meant.
+    Raises UnknownPath, and BadPath for `..`, control characters, backslashes and the like, encoded or not.
     """
     pieces = [piece for piece in map(_tidied, _SLASH.split(path)) if piece]
     words = [_word(piece) for piece in pieces]
@@ -90,7 +92,7 @@ def find_route(path: str, *, has_bearer: bool) -> Route:
         tail[0] = _spelled(tail[0])
     elif _is_model_with_action(tail):
         front, collection, tail = words[:-1], "models", ["models", pieces[-1]]
-    elif "openai" in words and words[-1] != "openai":  # whatever else Google makes of OpenAI's API
+    elif "openai" in words and words[-1] != "openai":  # any other path of Google's OpenAI endpoint
         behind = len(words) - words[::-1].index("openai")
         front, tail = words[:behind], pieces[behind:]
     else:
@@ -116,19 +118,19 @@ def find_route(path: str, *, has_bearer: bool) -> Route:
 
 
 def _tidied(piece: str) -> str:
-    """Return a piece of a path without blanks at its ends, encoded as it was."""
+    """Return a segment without blanks at its ends, encoded as before."""
     text = unquote(piece)
     tidy = text.strip(_BLANKS)
     if tidy in (".", "..") or _CONTROL_CHARACTER.search(tidy):
-        raise BadPath("This path has characters or segments (such as `..`) that no path of the Gemini API has.")
+        raise BadPath("The path has characters or segments (such as `..`) that no path of the Gemini API has.")
     return piece if tidy == text else quote(tidy, safe=_NOT_ENCODED)
 
 
 def _word(piece: str) -> str:
-    """Return what a piece is known by, in small letters; that of `files:register` is "files"."""
+    """Return the name of a segment in lower case. That of `files:register` is "files"."""
     text = unquote(piece).lower()
     name, _, action = text.partition(":")
-    # `models:predict` names no model, and `files:predict` one that is called "files".
+    # `models:predict` has no model; in `files:predict` the model is called "files".
     is_collection = name in _MODELS or (name in _SPELLING and name not in _OPENAI_ONLY and action not in _ACTIONS)
     return name if is_collection else text
 
@@ -139,14 +141,14 @@ def _spelled(piece: str) -> str:
 
 
 def _beginning(words: list[str]) -> int | None:
-    """Return which word begins the path that is meant: the last one that can; None when none can."""
+    """Return the position of the last word that can start a path of the API; None if none can."""
     begin: int | None = None
     for at, word in enumerate(words):
         before = words[at - 1] if at else ""
         if word not in _SPELLING or (before, word) == ("chat", "completions"):
             continue
         is_after_version = bool(_VERSION.fullmatch(before))
-        if word == "operations":  # other collections have operations, too
+        if word == "operations":  # other collections have operations too
             can_begin = begin is None and (not at or is_after_version)
         elif begin is None:
             can_begin = True
@@ -159,7 +161,7 @@ def _beginning(words: list[str]) -> int | None:
 
 
 def _is_openai(collection: str, front: list[str], versions: list[str], tail: list[str], *, has_bearer: bool) -> bool:
-    """Tell whose API is meant; an action after a colon is Gemini's."""
+    """Tell whether OpenAI's API is meant. Only Gemini's has actions after a colon."""
     if collection in _OPENAI_ONLY or not collection:
         return True
     if collection not in _IN_BOTH or any(":" in unquote(piece) for piece in tail):
@@ -170,25 +172,25 @@ def _is_openai(collection: str, front: list[str], versions: list[str], tail: lis
 
 
 def _is_model_with_action(pieces: list[str]) -> bool:
-    """Tell whether a path that names no collection ends in `NAME:ACTION`."""
+    """Tell whether a path without a collection ends in `NAME:ACTION`."""
     name, _, action = unquote(pieces[-1] if pieces else "").partition(":")
     return action.lower() in _ACTIONS and bool(name) and not _VERSION.match(name.lower())
 
 
 def _model_in(tail: list[str]) -> tuple[list[str], str, str]:
-    """Return a path from its "models" on as Google has it, the name of the model, and the action."""
+    """Return a path from "models" on as Google expects it, the model's name, and the action."""
     collection, *rest = tail
     if not rest:
         return tail, "", ""
     if len(rest) > 1 and (action := unquote(rest[-1]).strip(":")).lower() in _ACTIONS:
-        rest[-2:] = [f"{rest[-2]}:{action}"]  # of `NAME/ACTION`
+        rest[-2:] = [f"{rest[-2]}:{action}"]  # `NAME/ACTION`
     if unquote(rest[-1]).rpartition(":")[2].lower() in _ACTIONS:
-        rest = rest[-1:]  # of `google/NAME:ACTION`
+        rest = rest[-1:]  # `google/NAME:ACTION`
     text = unquote(rest[0])
     name, colon, action = (part.strip(_BLANKS) for part in text.partition(":"))
-    if not name or len(rest) > 1:  # an action has nothing behind it
+    if not name or len(rest) > 1:  # nothing follows an action
         return [collection, *rest], name, ""
-    action = _ACTIONS.get(action.rpartition(":")[2].strip(_BLANKS).lower(), action)  # of `NAME:ACTION:ACTION`, too
+    action = _ACTIONS.get(action.rpartition(":")[2].strip(_BLANKS).lower(), action)  # also `NAME:ACTION:ACTION`
     tidy = name + colon + action
     if tidy != text or _HARMLESS.fullmatch(tidy):
         rest[0] = quote(tidy, safe=_NOT_ENCODED)
@@ -196,7 +198,7 @@ def _model_in(tail: list[str]) -> tuple[list[str], str, str]:
 
 
 def _oddity(path: str, pieces: list[str], front: list[str], tail: list[str], *, is_openai: bool) -> Oddity:
-    """Return in what a path differs; OpenAI's own paths, and those without a version, are not odd."""
+    """Return how a path differs from the intended one. OpenAI's own paths and a missing version are not odd."""
     before = front[1:] if front and front[0] in _TRANSFERS else front
     kinds = "".join("v" if _VERSION.fullmatch(word) else "o" if word == "openai" else "-" for word in before)
     if kinds not in (("", "v", "o", "vo") if is_openai else ("", "v")):

@@ -1,13 +1,13 @@
-"""When a quota day begins and ends. Pure functions; the zone is an argument, so no setting is read here.
+"""The start and end of a quota day. Pure functions.
 
-Google's daily limits turn at midnight Pacific time (ai.google.dev/gemini-api/docs/rate-limits).
+Google's daily limits reset at midnight Pacific time (ai.google.dev/gemini-api/docs/rate-limits).
 """
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 
 def quota_day(moment: datetime, zone: tzinfo) -> date:
-    """Return the quota day that `moment` belongs to: the date in `zone`. ValueError if `moment` is naive."""
+    """Return the quota day of `moment`, which is its date in `zone`. ValueError if `moment` is naive."""
     if moment.tzinfo is None:
         raise ValueError("A quota day needs an aware datetime.")
     return moment.astimezone(zone).date()
@@ -19,6 +19,6 @@ def next_reset(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def day_start(day: date, zone: tzinfo) -> datetime:
-    """Return the moment, in UTC, at which the quota day `day` begins."""
-    # Back to UTC: subtracting two datetimes of one zone ignores its clock changes.
+    """Return the start of the quota day `day`, in UTC."""
+    # In UTC, because subtracting two datetimes of one zone ignores its clock changes.
     return datetime.combine(day, time.min, zone).astimezone(UTC)

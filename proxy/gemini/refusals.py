@@ -1,6 +1,6 @@
-"""What Google's errors say of a key: refused for now (a quota), bad for good (a fault), or nothing. Pure functions.
+"""What Google's errors say about a key: an exceeded quota (a refusal), a bad key (a fault), or nothing. Pure functions.
 
-The bodies this was written against are recorded in `tests/gemini_errors.py`, with their sources.
+`tests/gemini_errors.py` has real error bodies with their sources.
 """
 
 import codecs
@@ -15,13 +15,13 @@ from proxy.gemini.quota_day import next_reset
 
 
 class Window(StrEnum):
-    """Which allowance a refusal speaks of; the longest-lived of them counts."""
+    """The quota that a refusal is about. If it is about several, the one that lasts longest."""
 
     DAY = "day"
-    MINUTE = "minute"  # requests
-    TOKENS = "tokens"  # of input, a minute
-    NONE = "none"  # limit 0: this project may not use this model
-    CREDITS = "credits"  # prepaid credits or a spending cap: all models, until somebody acts
+    MINUTE = "minute"  # requests per minute
+    TOKENS = "tokens"  # input tokens per minute
+    NONE = "none"  # limit 0: the project has no access to the model
+    CREDITS = "credits"  # prepaid credits or a spending cap, for all models, until revived manually
     UNKNOWN = "unknown"
 
 
@@ -37,7 +37,7 @@ class Fault(StrEnum):
 
 
 class Limits(NamedTuple):
-    """What a project may ask of a model; None where it is not known."""
+    """A project's limits for a model; None where unknown."""
 
     requests_per_minute: int | None = None
     input_tokens_per_minute: int | None = None
@@ -49,27 +49,27 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A 429 as read. delay: seconds, None when Google named none. limit: the quota's value, None when not told.
-
-    limits: every limit that the refusal told, also of windows that are not the longest-lived. model_name: the model
-    whose quota it is, as Google calls it, "" when not told.
-    """
+    """The content of a 429."""
 
     window: Window
+    # Seconds; None if Google gave none.
     delay: float | None = None
+    # The limit of `window`; None if Google gave none.
     limit: int | None = None
+    # All limits in the refusal.
     limits: Limits = NO_LIMITS
+    # The model whose quota this is, in Google's terms; "" if Google named none.
     model_name: str = ""
 
 
-# A daily refusal used to come with a delay below a minute that meant nothing; a true one is hours long.
+# Daily refusals used to have a meaningless delay of less than a minute. A real delay is hours long.
 _SHORTEST_TRUE_DELAY = 120
-_LONGEST_DELAY = 31 * 86_400  # nothing of Google's lasts longer; what says so is no number
+_LONGEST_DELAY = 31 * 86_400  # no real delay is longer
 _MINUTE = timedelta(seconds=60)
-_LONGEST_NAME = 200  # of a quota, or of a delay; the patterns below take too long for what is endless
+_LONGEST_NAME = 200  # of a quota or a delay, since the patterns below are slow on very long texts
 _LIMIT_ZERO = re.compile(r"limit:\s*0(?!\d|\.\d)")
 _NO_FREE_QUOTA = re.compile(r"does(?:n.t| not) have a free quota tier")
-# In the name of a metric, or in the words of the older form, which names a limit of its own for each window.
+# In the name of a metric, or in the older form, where each window has a limit with its own name.
 _PER_DAY = re.compile(r"per_day|^quota exceeded for quota metric '[^'\n]{0,200}' and limit '[^'\n]{0,200} per day\b")
 _PER_MINUTE = re.compile(
     r"per_minute|^quota exceeded for quota metric '[^'\n]{0,200}' and limit '[^'\n]{0,200} per minute\b"
@@ -103,8 +103,8 @@ _FAULT_BY_REASON = {
     "CREDENTIALS_MISSING": Fault.INVALID,
     "SERVICE_DISABLED": Fault.BLOCKED,
 }
-# On the OpenAI endpoint, and for leaked keys, Google sends words alone. They count only where the message begins with
-# them: further on, Google may be quoting the client.
+# On the OpenAI endpoint, and for leaked keys, Google sends only a message. The words count only at its start, since
+# Google may quote the client after that.
 _FAULT_BY_WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), fault)
     for pattern, fault in (
@@ -119,9 +119,9 @@ _FAULT_BY_WORDS = tuple(
 
 
 def read_refusal(status: int, content: bytes) -> Refusal | None:
-    """Return what a 429 (or a 402) says; None for other statuses.
+    """Return the refusal in a 429 or 402; None for other statuses.
 
-    A body that is no error of Google's, or none at all, still refuses the key; HTML does not: it blames the way out.
+    Any body, even an empty one, is a refusal, except HTML: that comes from something between us and Google.
     """
     if status not in (402, 429) or _is_html(content):
         return None
@@ -148,9 +148,9 @@ def read_refusal(status: int, content: bytes) -> Refusal | None:
 
 
 def project_in(content: bytes) -> str | None:
-    """Return the number of the Google project that an error body blames; None when it names none.
+    """Return the number of the Google project that an error body names; None if it names none.
 
-    Only from where Google itself puts it: elsewhere the message may quote the client.
+    It is read only from where Google itself puts it, since other parts of the message may quote the client.
     """
     error = error_in(content)
     consumers = [str(metadata.get("consumer", "")) for metadata in metadata_in(error)]
@@ -163,10 +163,10 @@ def project_in(content: bytes) -> str | None:
 def cooldown_end(
     refusal: Refusal, moment: datetime, zone: tzinfo, refusals_in_a_row: int, *, is_bare_for_the_day: bool = False
 ) -> datetime | None:
-    """Return when a key may be asked again, in UTC; None: when somebody acts.
+    """Return the end of a key's cooldown, in UTC; None if it must be revived manually.
 
-    refusals_in_a_row: those before this one. A refusal that says nothing rests a minute, doubling, up to the reset;
-    is_bare_for_the_day: up to the reset at once.
+    refusals_in_a_row: before this one. A refusal without details has a cooldown of a minute, which doubles each time,
+    up to the reset. is_bare_for_the_day: such a refusal has a cooldown until the reset.
     """
     moment = moment.astimezone(UTC)  # arithmetic in a zone ignores its clock changes
     reset = next_reset(moment, zone)
@@ -184,7 +184,7 @@ def cooldown_end(
 
 
 def read_fault(status: int, content: bytes) -> Fault | None:
-    """Return why Google will not take this key any more; None when the error is about the request or passes by."""
+    """Return why Google rejects the key; None if the error is about the request, or temporary."""
     if status not in (400, 401, 403):
         return None
     error = error_in(content)
@@ -200,18 +200,18 @@ def read_fault(status: int, content: bytes) -> Fault | None:
 
 
 def message_in(content: bytes) -> str:
-    """Return the message of an error body, on one line, at most 300 characters; "" when there is none."""
+    """Return the message of an error body on one line, at most 300 characters; "" if there is none."""
     error = error_in(content)
     return " ".join(str(error.get("message", "")).split())[:300]
 
 
 def _is_html(content: bytes) -> bool:
-    """Tell by its first character, since gateways get the content type wrong both ways."""
+    """Tell by the first character, since gateways often send a wrong content type."""
     return content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _delay_in(error: dict[str, Any], message: str) -> float | None:
-    """Return Google's delay in seconds, from RetryInfo or else from the message; both may be Go-style `19h34m29.8s`."""
+    """Return Google's delay in seconds, from RetryInfo or the message. Both can look like `19h34m29.8s`."""
     texts = [str(detail["retryDelay"]) for detail in error["details"] if "retryDelay" in detail]
     if found := _RETRY_IN.search(message):
         texts.append(found[1])
@@ -228,7 +228,7 @@ def _id_of(violation: dict[str, Any]) -> str:
 
 
 def _limits_in(violations: list[dict[str, Any]]) -> Limits:
-    """Return the limits told; of several for one window the lowest, which is the one that is met."""
+    """Return the limits in the violations. If there are several for one window, the lowest applies."""
     known: dict[str, int] = {}
     for violation in violations:
         quota_id, value = _id_of(violation), str(violation.get("quotaValue", ""))
@@ -239,7 +239,7 @@ def _limits_in(violations: list[dict[str, Any]]) -> Limits:
 
 
 def _model_of(violations: list[dict[str, Any]]) -> str:
-    """Return the model that all violations speak of; "" when they name none, or several."""
+    """Return the model that all violations name; "" if they name none, or several."""
     dimensions = [violation.get("quotaDimensions") for violation in violations]
     names = {str(found.get("model", "")) for found in dimensions if isinstance(found, dict)}
     name = names.pop() if len(names) == 1 else ""

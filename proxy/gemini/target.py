@@ -1,7 +1,6 @@
-"""What a request asks of the Gemini API: paths, models, credentials. Pure functions, no Django, no HTTP.
+"""The target of a request: its path at the Gemini API, and what follows from that. Pure functions.
 
-Errors are read in `refusals.py`, token counts in `tokens.py`. Facts come from ai.google.dev/api and from recordings of
-the official clients.
+The facts come from ai.google.dev/api and from recordings of the official clients.
 """
 
 import re
@@ -24,16 +23,16 @@ _REPEATABLE_ACTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes: `path` is raw (still percent-encoded), with its query, without any credential.
+    """Where a request goes."""
 
-    model_name: from the path, "" when it names none (then the body may). action: "generateContent", "" if none.
-    oddity: in what the client's path differed from it.
-    """
-
+    # Raw (still percent-encoded), with the query, without any credential.
     path: str
+    # In the path; "" if it names none, though the body may.
     model_name: str
+    # "generateContent", or "" if none.
     action: str
     is_openai: bool
+    # How the client's path differed from `path`.
     oddity: Oddity = Oddity.NONE
 
     @property
@@ -43,29 +42,29 @@ class Target:
 
     @property
     def spends_quota(self) -> bool:
-        """Tell whether a POST puts a model to work; all else has limits of its own: counting tokens, lists, files."""
+        """Tell whether a POST uses a model. Counting tokens, lists and files have separate limits."""
         if self.is_openai:
             return self.path.partition("?")[0] in _MODEL_FROM_OPENAI
         return self.action in GENERATING or bool(_INTERACTION.search(self.path))
 
     @property
     def is_repeatable(self) -> bool:
-        """Tell whether asking twice does no harm but cost; false for uploads, batches, interactions and the like."""
+        """Tell whether a retry has no side effect except cost. Uploads, batches and interactions do have some."""
         if self.is_openai:
             return self.path.partition("?")[0].endswith(("/chat/completions", "/embeddings"))
         return self.action in _REPEATABLE_ACTIONS
 
 
-@lru_cache(maxsize=1024)  # clients ask for the same few paths again and again
+@lru_cache(maxsize=1024)  # clients use the same few paths
 def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
-    """Return where `raw_uri`, the request target as the client wrote it, leads.
+    """Return the target for `raw_uri`, the request target as the client sent it.
 
-    Paths as people's base URLs make them become those that are meant, see `gemini/paths.py`; OpenAI's lead to Gemini's
-    compatible endpoint. Raises UnknownPath, and BadPath for what no path has: `..`, control characters and the like.
+    Corrects paths that result from a wrong base URL, see `gemini/paths.py`. OpenAI's paths lead to Gemini's compatible
+    endpoint. Raises UnknownPath, and BadPath for `..`, control characters and the like.
     """
     path, _, query = _origin_form(raw_uri).partition("?")
     if _ODD_CHARACTER.search(path):
-        raise BadPath("This path has characters that must be percent-encoded.")
+        raise BadPath("The path has characters that must be percent-encoded.")
     query = without_credentials(query)
     if _ODD_CHARACTER.search(query):
         raise BadPath("The query has characters that must be percent-encoded.")
@@ -75,7 +74,7 @@ def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
 
 
 def _origin_form(raw_uri: str) -> str:
-    """Return path and query of a request target, which a client may also send with scheme and host."""
+    """Return the path and query of a request target, which may include a scheme and host."""
     if raw_uri.startswith(("http://", "https://")):
         return "/" + raw_uri.split("://", 1)[1].partition("/")[2]
     return raw_uri

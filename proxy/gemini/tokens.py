@@ -1,35 +1,37 @@
-"""Token counts, read on the side while an answer passes. Pure: bytes in, numbers out."""
+"""Token counts, read from an answer while it is streamed. Pure."""
 
 import json
 import re
 from mmap import mmap
 from typing import Any, NamedTuple
 
-from proxy.bodies.decompression import BadPacking, Unpacker
+from proxy.bodies.decompression import CorruptBody, Decompressor
 from proxy.bodies.slices import slice_ends
 
 
 class Tokens(NamedTuple):
-    """What an answer cost, in tokens. `thinking` is not part of `output`; `cached` is part of `prompt`."""
+    """The tokens of a request and its answer."""
 
+    # Input tokens, including cached ones.
     prompt: int = 0
+    # Without thinking tokens.
     output: int = 0
     thinking: int = 0
     cached: int = 0
 
 
-# Pictures, sound and files in a body: base64, whose size says little of its tokens.
+# Images, audio and files in base64, whose size says little about their tokens.
 _BLOB = re.compile(rb'"(?:data|url)"\s{0,16}:\s{0,16}"[^"\\]{1024}')
-_LONGEST_BEGINNING = 1_100  # of what the pattern above finds
+_LONGEST_BEGINNING = 1_100  # of a match of _BLOB
 _REST_OF_BLOB = re.compile(rb'[^"\\]*+')
-_BLOB_TOKENS = 1_000  # a picture has 258 for each tile of it, a minute of sound 1,920
+_BLOB_TOKENS = 1_000  # an image has 258 per tile, a minute of audio 1,920
 _SMALL = 16_384
 
 
 def estimate_input_tokens(body: bytes | mmap) -> int:
-    """Return about how many input tokens a request has: a token for 4 bytes of its body, and 1,000 for each blob.
+    """Return an estimate of a request's input tokens: one for 4 bytes of the body, and 1,000 for each blob.
 
-    Lets other greenlets run while it looks through a long body.
+    Lets other greenlets run while it searches a long body.
     """
     size = len(body)
     if size <= _SMALL:
@@ -55,49 +57,49 @@ def estimate_input_tokens(body: bytes | mmap) -> int:
     return (size - blob_bytes) // 4 + _BLOB_TOKENS * blobs
 
 
-# In a string these quotes would be escaped, so the marker is found in real keys only.
+# Inside a string the quotes would be escaped, so this matches only real keys.
 _MARKER = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 _LONGEST_MARKER = 64
-# A usage object has some dozen numbers; what has not ended after this many bytes is something else.
+# A usage object has about a dozen numbers. Anything longer than this is something else.
 _LONGEST_USAGE = 16_384
-_MOST_MARKERS = 32  # looked at in one piece, from its end
-_LONGEST_UNPACKED = 4_194_304  # bytes of one piece, which take some ms
+_MOST_MARKERS = 32  # tried per piece, from its end
+_LONGEST_DECOMPRESSED = 4_194_304  # bytes per piece, which take a few ms
 _DECODER = json.JSONDecoder()
 
 
 class TokenMeter:
-    """Finds the last usage object in an answer fed to it piece by piece, however it is cut, gzip or not.
+    """Finds the last usage object in an answer, which is fed to it in pieces of any size, compressed or not.
 
-    The last one counts, since each is cumulative. Works for one JSON object, a growing array and SSE alike.
+    Usage objects are cumulative, so the last one counts. Works for a JSON object, a JSON array and SSE.
     """
 
     def __init__(self, content_encoding: str = "") -> None:
         encoding = content_encoding.lower()
-        self._unpacker = None if encoding in ("", "identity") else Unpacker(encoding)
-        self._is_readable = self._unpacker is None or self._unpacker.is_readable
+        self._decompressor = None if encoding in ("", "identity") else Decompressor(encoding)
+        self._is_readable = self._decompressor is None or self._decompressor.is_readable
         self._window = b""
-        self._is_waiting = False  # for the end of a usage object
+        self._is_waiting = False  # the window has an incomplete usage object
         self.tokens = Tokens()
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece of the answer's body as it came over the wire."""
+        """Read the next piece of the answer's body, as it arrived."""
         if not self._is_readable:
             return
-        if self._unpacker is None:
-            self._look(piece)
+        if self._decompressor is None:
+            self._search(piece)
             return
-        self._unpacker.feed(piece)
+        self._decompressor.feed(piece)
         size = 0
         try:
-            for step in self._unpacker.steps():
-                self._look(step)
-                if (size := size + len(step)) > _LONGEST_UNPACKED:
+            for step in self._decompressor.steps():
+                self._search(step)
+                if (size := size + len(step)) > _LONGEST_DECOMPRESSED:
                     self._is_readable = False
                     return
-        except BadPacking:
+        except CorruptBody:
             self._is_readable = False
 
-    def _look(self, piece: bytes) -> None:
+    def _search(self, piece: bytes) -> None:
         window = self._window + piece
         if self._is_waiting and b"}" not in piece and len(window) < _LONGEST_USAGE:
             self._window = window
@@ -109,7 +111,7 @@ class TokenMeter:
             if self._read(window[marker.end() : marker.end() + _LONGEST_USAGE]):
                 break
             if marker is markers[-1] and len(window) - marker.start() < _LONGEST_USAGE:
-                keep_from = marker.start()  # its end is still to come
+                keep_from = marker.start()  # its end has yet to arrive
                 self._is_waiting = True
         self._window = window[keep_from:]
 
@@ -127,7 +129,7 @@ def _tokens_in(usage: dict[str, Any]) -> Tokens:
         value = source.get(name) if isinstance(source, dict) else None
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
-    if "prompt_tokens" in usage:  # OpenAI's endpoint: thinking hides in the total
+    if "prompt_tokens" in usage:  # OpenAI's endpoint, where thinking is only part of the total
         prompt, output = number(usage, "prompt_tokens"), number(usage, "completion_tokens")
         thinking = max(0, number(usage, "total_tokens") - prompt - output)
         return Tokens(prompt, output, thinking, number(usage.get("prompt_tokens_details"), "cached_tokens"))

@@ -72,18 +72,20 @@ class ExhaustionEvent(models.Model):
     """A quota that a project exceeded, by the minute or by the day."""
 
     # The key that found out. The event holds for all keys of its project.
-    key = models.ForeignKey("proxy.ApiKey", on_delete=models.PROTECT, related_name="exhaustion")
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="exhaustion")
+    key = models.ForeignKey("proxy.ApiKey", on_delete=models.PROTECT, verbose_name=_("key"), related_name="exhaustion")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, verbose_name=_("project"), related_name="exhaustion")
     # ALL_MODELS when the project is out of credits.
-    model_name = models.CharField(max_length=200, blank=True)
-    window = models.CharField(max_length=10, choices=WINDOWS)
-    limit = models.PositiveBigIntegerField(null=True, help_text=_("The limit reported by Google, if any."))
-    since = models.DateTimeField()
-    until = models.DateTimeField(null=True, help_text=_("Empty until the key is revived manually."))
+    model_name = models.CharField(_("model name"), max_length=200, blank=True)
+    window = models.CharField(_("window"), max_length=10, choices=WINDOWS)
+    limit = models.PositiveBigIntegerField(_("limit"), null=True, help_text=_("The limit reported by Google, if any."))
+    since = models.DateTimeField(_("since"))
+    until = models.DateTimeField(_("until"), null=True, help_text=_("Empty until the key is revived manually."))
 
     objects = ExhaustionEventQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("exhaustion event")
+        verbose_name_plural = _("exhaustion events")
         indexes = [
             models.Index(fields=["until"], name="exhaustion_until"),
             models.Index(fields=["since"], name="exhaustion_since"),

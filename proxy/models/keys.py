@@ -164,7 +164,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 class ApiKey(models.Model):
     """A Gemini API key in the pool, and the Google project that it belongs to."""
 
-    name = models.CharField(max_length=100, blank=True, help_text=_("A name for this key. Optional."))
+    name = models.CharField(_("name"), max_length=100, blank=True, help_text=_("A name for this key. Optional."))
     secret = models.CharField(
         max_length=300,
         unique=True,
@@ -172,14 +172,14 @@ class ApiKey(models.Model):
         editable=False,
         help_text=_("The key itself, as shown in Google AI Studio. Nobody can read it here again."),
     )
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="keys")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, verbose_name=_("project"), related_name="keys")
     is_enabled = models.BooleanField(_("enabled"), default=True, help_text=_("Only enabled keys are in the rotation."))
     fault = models.CharField(max_length=20, blank=True, editable=False, choices=FAULTS)
     fault_reason = models.CharField(max_length=300, blank=True, editable=False)
     fault_since = models.DateTimeField(null=True, editable=False)
     next_check = models.DateTimeField(null=True, editable=False, help_text=_("When a bad key is checked again."))
-    last_used = models.DateTimeField(null=True, editable=False, help_text=_("Accurate to a minute."))
-    created_at = models.DateTimeField(auto_now_add=True)
+    last_used = models.DateTimeField(_("last used"), null=True, editable=False, help_text=_("Accurate to a minute."))
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = ApiKeyQuerySet.as_manager()

@@ -24,6 +24,7 @@ class Project(models.Model):
     """A Google project, which owns quotas. While its name is unknown, it has exactly one key."""
 
     name = models.CharField(
+        _("name"),
         max_length=100,
         blank=True,
         help_text=_("The project's number or ID at Google, or any name. Keys of one project share its quotas."),
@@ -32,6 +33,8 @@ class Project(models.Model):
     objects = ProjectQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("project")
+        verbose_name_plural = _("projects")
         constraints = [models.UniqueConstraint(fields=["name"], condition=~Q(name=""), name="one_project_of_a_name")]
 
     def __str__(self) -> str:

@@ -222,7 +222,7 @@ def limit_in_force(name: str) -> Coalesce:
 class Quota(models.Model):
     """A project's limits for a model, its recent use, and its place in the rotation of that model."""
 
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="quotas")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, verbose_name=_("project"), related_name="quotas")
     # Or NO_MODEL, or COMMON_ROTATION.
     model_name = models.CharField(_("model"), max_length=200, blank=True)
 
@@ -277,6 +277,8 @@ class Quota(models.Model):
     objects = QuotaQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("quota")
+        verbose_name_plural = _("quotas")
         constraints = [models.UniqueConstraint(fields=["project", "model_name"], name="one_quota_of_project_and_model")]
         indexes = [
             models.Index("model_name", F("room").desc(), "last_used", condition=Q(is_open=True), name="quota_rotation"),

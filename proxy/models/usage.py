@@ -10,25 +10,30 @@ from proxy.models.keys import ApiKey
 class DailyUsage(models.Model):
     """The usage of a key for a model on a quota day. Written by the ledger and by importusage."""
 
-    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage")
-    model_name = models.CharField(max_length=200, blank=True)
-    day = models.DateField(help_text=_("The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise."))
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, verbose_name=_("key"), related_name="usage")
+    model_name = models.CharField(_("model name"), max_length=200, blank=True)
+    day = models.DateField(
+        _("day"), help_text=_("The quota day: a Pacific date, unless QUOTA_TIME_ZONE says otherwise.")
+    )
     # Every answer except a 429, as in key_usage.txt.
-    answers = models.PositiveBigIntegerField(default=0)
+    answers = models.PositiveBigIntegerField(_("answers"), default=0)
     imported_answers = models.PositiveBigIntegerField(
-        default=0, editable=False, help_text=_("How many of the answers were imported from a key_usage.txt.")
+        _("imported answers"),
+        default=0,
+        editable=False,
+        help_text=_("How many of the answers were imported from a key_usage.txt."),
     )
     # Answers with a status of 400 or more.
-    errors = models.PositiveBigIntegerField(default=0)
+    errors = models.PositiveBigIntegerField(_("errors"), default=0)
     # 429s.
-    refusals = models.PositiveBigIntegerField(default=0)
-    prompt_tokens = models.PositiveBigIntegerField(default=0)
-    output_tokens = models.PositiveBigIntegerField(default=0)
-    thinking_tokens = models.PositiveBigIntegerField(default=0)
-    cached_tokens = models.PositiveBigIntegerField(default=0)
+    refusals = models.PositiveBigIntegerField(_("refusals"), default=0)
+    prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
+    output_tokens = models.PositiveBigIntegerField(_("output tokens"), default=0)
+    thinking_tokens = models.PositiveBigIntegerField(_("thinking tokens"), default=0)
+    cached_tokens = models.PositiveBigIntegerField(_("cached tokens"), default=0)
 
     class Meta:
-        verbose_name_plural = _("daily usage")
+        verbose_name = verbose_name_plural = _("daily usage")
         constraints = [
             models.UniqueConstraint(fields=["key", "model_name", "day"], name="one_row_for_key_model_day"),
         ]

@@ -1,81 +1,120 @@
-"""What can be done with several keys at once; the same as the admin's actions do."""
+"""Actions on several keys at once, for the admin and the dashboard alike."""
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
-from django.utils.functional import Promise
+from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
 from proxy.accounts.activity import note
 from proxy.models import ApiKey, Project
 from proxy.models.keys import ApiKeyQuerySet
 from proxy.pool.key_check import Verdict, check_keys
 
-ACTIONS: dict[str, Promise] = {
-    "enable": gettext_lazy("Enable"),
-    "disable": gettext_lazy("Disable"),
-    "check": gettext_lazy("Check with Google (spends no quota)"),
-    "set_project": gettext_lazy("Set the project"),
-}
+if TYPE_CHECKING:
+    from django_stubs_ext import StrPromise
+
 _MOST = 1000
 _LONGEST_NAME = Project._meta.get_field("name").max_length or 0
 
 
-def act(request: HttpRequest, moment: datetime) -> None:
-    """Do to the chosen keys what was posted, and leave a message that says what was done, or what was missing."""
-    if not request.user.has_perm("proxy.change_apikey"):
+@dataclass(frozen=True, slots=True)
+class KeyAction:
+    """Something to do with keys."""
+
+    name: str
+    label: "StrPromise"
+    # What the activity log says, before translation.
+    noted_as: str
+    # Takes the keys, the moment and the name of a project; returns the level and the text of a message.
+    run: Callable[[ApiKeyQuerySet, datetime, str], tuple[int, str]]
+    needs_project: bool = False
+
+
+def _enable(keys: ApiKeyQuerySet, moment: datetime, project: str) -> tuple[int, str]:
+    count = keys.enable(moment)
+    return messages.SUCCESS, ngettext("%(count)d key enabled.", "%(count)d keys enabled.", count) % {"count": count}
+
+
+def _disable(keys: ApiKeyQuerySet, moment: datetime, project: str) -> tuple[int, str]:
+    count = keys.disable(moment)
+    return messages.SUCCESS, ngettext("%(count)d key disabled.", "%(count)d keys disabled.", count) % {"count": count}
+
+
+def _revive(keys: ApiKeyQuerySet, moment: datetime, project: str) -> tuple[int, str]:
+    count = keys.revive(moment)
+    return messages.SUCCESS, ngettext("%(count)d key revived.", "%(count)d keys revived.", count) % {"count": count}
+
+
+def _check(keys: ApiKeyQuerySet, moment: datetime, project: str) -> tuple[int, str]:
+    verdicts = Counter(verdict for _key, verdict, _reason in check_keys(keys, moment))
+    counts = {verdict.value: verdicts[verdict] for verdict in Verdict}
+    level = messages.WARNING if verdicts[Verdict.BAD] else messages.SUCCESS
+    return level, _("Checked: %(good)s good, %(bad)s bad, %(unknown)s unknown.") % counts
+
+
+def _set_project(keys: ApiKeyQuerySet, moment: datetime, project: str) -> tuple[int, str]:
+    count = keys.move_to(project, moment)
+    text = ngettext("%(count)d key moved to %(project)s.", "%(count)d keys moved to %(project)s.", count)
+    return messages.SUCCESS, text % {"count": count, "project": project}
+
+
+ACTIONS = {
+    action.name: action
+    for action in (
+        KeyAction(
+            "check", gettext_lazy("Check with Google (uses no quota)"), gettext_noop("Checked with Google"), _check
+        ),
+        KeyAction("enable", gettext_lazy("Enable"), gettext_noop("Enabled"), _enable),
+        KeyAction("disable", gettext_lazy("Disable"), gettext_noop("Disabled"), _disable),
+        KeyAction("revive", gettext_lazy("Revive: clear faults and cooldowns"), gettext_noop("Revived"), _revive),
+        KeyAction(
+            "set_project",
+            gettext_lazy("Set project"),
+            gettext_noop("Moved to a project"),
+            _set_project,
+            needs_project=True,
+        ),
+    )
+}
+
+
+def apply(action: KeyAction, request: HttpRequest, keys: ApiKeyQuerySet, project: str = "") -> None:
+    """Run an action, note it in the activity log, and leave a message. Raises PermissionDenied."""
+    if not may_change_keys(request):
         raise PermissionDenied
+    level, text = action.run(keys, timezone.now(), project)
+    note(request.user, action.noted_as, keys, to=project)
+    messages.add_message(request, level, text)
+
+
+def may_change_keys(request: HttpRequest) -> bool:
+    """Tell whether the user may run these actions."""
+    return request.user.has_perm("proxy.change_apikey")
+
+
+def apply_posted(request: HttpRequest) -> None:
+    """Apply the posted `action` to the keys in `chosen`, or leave a message that says what is missing."""
     posted = request.POST
+    # Up to 18 digits, which fit into a column.
     chosen = [int(text) for text in posted.getlist("chosen") if text.isascii() and text.isdigit() and len(text) < 19]
-    action = _DONE.get(posted.get("action", ""))
-    name = posted.get("project_name", "").replace("\0", "").strip()
+    action = ACTIONS.get(posted.get("action", ""))
+    project = posted.get("project_name", "").replace("\0", "").strip()
+    if not may_change_keys(request):
+        raise PermissionDenied
     if not chosen:
-        messages.warning(request, _("No key was chosen: tick the boxes of those that are meant."))
+        messages.warning(request, _("Select at least one key."))
     elif action is None:
-        messages.warning(request, _("Choose what is to be done with the keys."))
-    elif action is _set_project and not 0 < len(name) <= _LONGEST_NAME:
-        messages.warning(request, _("Write the name of the project, at most %s characters.") % _LONGEST_NAME)
+        messages.warning(request, _("Choose an action."))
+    elif action.needs_project and not 0 < len(project) <= _LONGEST_NAME:
+        messages.warning(request, _("Enter the name of the project, with at most %s characters.") % _LONGEST_NAME)
     else:
         keys = ApiKey.objects.present().filter(id__in=chosen[:_MOST])
-        level, told = action(keys, moment, name)
-        note(request.user, _NOTED[posted["action"]], keys, to=name if action is _set_project else "")
-        messages.add_message(request, level, told)
-
-
-def _enable(keys: ApiKeyQuerySet, moment: datetime, name: str) -> tuple[int, str]:
-    return messages.SUCCESS, _("%s enabled.") % keys.enable(moment)
-
-
-def _disable(keys: ApiKeyQuerySet, moment: datetime, name: str) -> tuple[int, str]:
-    return messages.SUCCESS, _("%s disabled.") % keys.disable(moment)
-
-
-def _check(keys: ApiKeyQuerySet, moment: datetime, name: str) -> tuple[int, str]:
-    verdicts = Counter(verdict for _key, verdict, _reason in check_keys(keys, moment))
-    told = {verdict.value: verdicts[verdict] for verdict in Verdict}
-    level = messages.WARNING if verdicts[Verdict.BAD] else messages.SUCCESS
-    return level, _("Checked: %(good)s good, %(bad)s bad, %(unknown)s not known.") % told
-
-
-def _set_project(keys: ApiKeyQuerySet, moment: datetime, name: str) -> tuple[int, str]:
-    words = {"moved": keys.move_to(name, moment), "name": name}
-    return messages.SUCCESS, _("%(moved)s moved to project %(name)s.") % words
-
-
-_NOTED = {
-    "enable": gettext_noop("Enabled"),
-    "disable": gettext_noop("Disabled"),
-    "check": gettext_noop("Checked with Google"),
-    "set_project": gettext_noop("Moved to a project"),
-}
-_DONE: dict[str, Callable[[ApiKeyQuerySet, datetime, str], tuple[int, str]]] = {
-    "enable": _enable,
-    "disable": _disable,
-    "check": _check,
-    "set_project": _set_project,
-}
+        apply(action, request, keys, project if action.needs_project else "")

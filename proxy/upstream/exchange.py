@@ -1,7 +1,7 @@
 """One exchange with the Gemini API. No Django.
 
-urllib3, the engine under requests, opens connections (TLS, proxies); `http1.py` speaks HTTP on them, and `headers.py`
-decides which headers travel. Cookies are not kept, and redirects are not followed.
+urllib3, the library under requests, opens connections (TLS, proxies). `http1.py` speaks HTTP on them, and `headers.py`
+decides which headers are forwarded. Cookies are not kept, and redirects are not followed.
 """
 
 import errno
@@ -24,11 +24,11 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Url, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
-from proxy.bodies.decompression import BadPacking, Unpacker
+from proxy.bodies.decompression import CorruptBody, Decompressor
 from proxy.gemini.credentials import Headers, credential_for
 from proxy.gemini.target import Target
 from proxy.security.masking import mask_bytes
-from proxy.upstream.headers import handed_back, sent_on
+from proxy.upstream.headers import headers_for_client, headers_for_upstream
 from proxy.upstream.http1 import BrokenAnswer, Http1Connection
 from proxy.upstream.outbound_proxy import credentials_for, proxy_for
 from proxy.upstream.sockets import has_unread, is_open
@@ -36,31 +36,31 @@ from proxy.upstream.sockets import has_unread, is_open
 logger = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 1_048_576
-_LONGEST_ERROR_SECONDS = 5  # from its head on; what came by then has to do
+_LONGEST_ERROR_SECONDS = 5  # after its head; whatever has arrived by then is used
 _MOST_IDLE = 1000
-_OF_PACKED_BODIES = {"content-encoding", "content-length"}
+_BODY_HEADERS = {"content-encoding", "content-length"}
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
 
 class IdleConnections:
-    """Connections that wait for the next request; the one used last is taken first. Safe to share between threads."""
+    """Connections kept for the next request, the most recently used first. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._connections: deque[Http1Connection] = deque()
         self._is_closed = False
 
     def put(self, connection: Http1Connection) -> None:
-        """Keep a connection, unless there are enough or nobody will ask for one again."""
+        """Keep a connection, or close it if there are enough or this is closed."""
         if len(self._connections) >= _MOST_IDLE:
             connection.close()
             return
         self._connections.append(connection)
-        if self._is_closed:  # looked at after the append: whoever closes meanwhile sees the connection, or we do
+        if self._is_closed:  # checked after the append, so that a `close` in another thread misses nothing
             self.close()
 
     def take(self) -> Http1Connection | None:
-        """Return the connection that was used last, if the other side still holds it."""
+        """Return the most recently used connection that is still open; None if there is none."""
         while True:
             try:
                 connection = self._connections.pop()
@@ -71,7 +71,7 @@ class IdleConnections:
             connection.close()
 
     def close(self) -> None:
-        """Close all, and each that comes later."""
+        """Close all connections, and any that are put here later."""
         self._is_closed = True
         with suppress(IndexError):
             while True:
@@ -79,11 +79,11 @@ class IdleConnections:
 
 
 class UpstreamUnreachable(Exception):
-    """No connection came about: nothing was sent, so trying again is safe."""
+    """No connection could be opened. Nothing was sent, so a retry is safe."""
 
 
 class AnswerLost(Exception):
-    """The request was sent and no answer came: it may have been paid for, so it is not repeated."""
+    """The request was sent, but no answer arrived. It may be billed, so it is not retried."""
 
     def __init__(self, message: str, *, is_timeout: bool) -> None:
         super().__init__(message)
@@ -92,59 +92,60 @@ class AnswerLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client asks, free of any framework. `body` is read from its beginning for each try; size in bytes.
-
-    input_tokens: estimated; None when the call spends no quota. timeout_seconds: the client's own, None if not told.
-    """
+    """A client's request, independent of any framework."""
 
     method: str
     target: Target
     headers: Headers = field(repr=False)
+    # Read from its start for each attempt.
     body: "bytes | IO[bytes] | None" = field(repr=False)
+    # Of the body, in bytes.
     size: int
     model_name: str
+    # An estimate; None when the call spends no quota.
     input_tokens: int | None = None
+    # Sent by the client; None if it sent none.
     timeout_seconds: float | None = None
 
     def close(self) -> None:
-        """Close the body, if it is a file; needed no longer once the answer begins."""
+        """Close the body if it is a file. It is not needed once the answer begins."""
         if self.body is not None and not isinstance(self.body, bytes):
             self.body.close()
 
 
 class UpstreamAnswer:
-    """An answer whose body is still to come: iterate over it, and close it, which is harmless twice.
+    """An answer whose body has yet to be read: iterate over it, then close it. Closing it twice is harmless.
 
-    Bytes are as on the wire, except that the key's own secret is overwritten wherever it shows up. `error` is the body
-    of a status of 400 and more, in clear and masked, at most 1 MiB of it; b"" for other answers.
+    The bytes are those on the wire, except that the key's secret is masked wherever it occurs.
     """
 
     def __init__(
         self, status: int, headers: Headers, connection: Http1Connection, idle: IdleConnections, secret: str
     ) -> None:
         self.status = status
-        self.headers = handed_back(headers, secret)
+        self.headers = headers_for_client(headers, secret)
         self.content_encoding = _encoding_in(headers)
+        # For a status of 400 or more: the decompressed and masked body, at most 1 MiB.
         self.error = b""
         self._connection = connection
         self._idle = idle
         self._secret = secret.encode()
         self._read = b""
         self._rest: Iterator[bytes] = connection.pieces()
-        self._unpacker = Unpacker(self.content_encoding)
+        self._decompressor = Decompressor(self.content_encoding)
         self._is_closed = False
 
     @property
     def _is_readable(self) -> bool:
-        return not self.content_encoding or self._unpacker.is_readable or not self._connection.has_body
+        return not self.content_encoding or self._decompressor.is_readable or not self._connection.has_body
 
     def check_readable(self) -> None:
-        """Raise BrokenAnswer when a secret could not be found in the body: it has an encoding that nobody asked for."""
+        """Raise BrokenAnswer for an unexpected encoding, in which a secret could not be found."""
         if not self._is_readable:
             raise BrokenAnswer(f"The answer has the encoding {self.content_encoding!r}.")
 
     def read_error(self) -> None:
-        """Read the body as far as `error` needs it; iterating afterwards still gives all. OSError if it breaks."""
+        """Read as much of the body as `error` needs. Iterating later still yields all of it. Raises OSError."""
         if not self._is_readable:
             self._replace_body(b"")
             return
@@ -159,29 +160,29 @@ class UpstreamAnswer:
         if not self.content_encoding:
             self.error = mask_bytes(self._read, self._secret)
             return
-        clear, is_damaged = self._unpacked_error()
+        clear, is_damaged = self._decompressed_error()
         self.error = mask_bytes(clear, self._secret)
         if is_damaged or self._secret in clear or self._secret in self._read:
-            self._replace_body(self.error)  # where it is packed it cannot be masked
+            self._replace_body(self.error)  # a compressed body cannot be masked
 
-    def _unpacked_error(self) -> tuple[bytes, bool]:
-        """Return what was read, unpacked, at most 1 MiB of it, and whether it is damaged."""
+    def _decompressed_error(self) -> tuple[bytes, bool]:
+        """Return the decompressed error, at most 1 MiB of it, and whether it is damaged."""
         steps, size = [], 0
-        self._unpacker.feed(self._read)
+        self._decompressor.feed(self._read)
         try:
-            for step in self._unpacker.steps():
+            for step in self._decompressor.steps():
                 steps.append(step)
                 size += len(step)
                 if size >= _LONGEST_ERROR:
                     break
                 time.sleep(0)
-        except BadPacking:
+        except CorruptBody:
             return b"".join(steps) or (self._read if _is_text(self._read) else b""), True
         return b"".join(steps), False
 
     def _replace_body(self, content: bytes) -> None:
         self._read, self._rest, self.content_encoding = content, iter(()), ""
-        self.headers = [pair for pair in self.headers if pair[0].lower() not in _OF_PACKED_BODIES]
+        self.headers = [pair for pair in self.headers if pair[0].lower() not in _BODY_HEADERS]
         self.headers.append(("Content-Length", str(len(content))))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -204,31 +205,31 @@ class UpstreamAnswer:
 
     def _pieces(self) -> Iterator[bytes]:
         try:
-            yield from self._packed_and_clean() if self.content_encoding else chain([self._read], self._rest)
+            yield from self._checked_pieces() if self.content_encoding else chain([self._read], self._rest)
         except OSError as exc:
-            # As if the client's own connection broke: servers then cut it without a word of their own.
-            logger.warning("The Gemini API broke off an answer: %s", exc)
-            raise ConnectionResetError(errno.ECONNRESET, "The upstream broke off its answer.") from exc
+            # The same error as for a broken client connection, on which servers cut the connection silently.
+            logger.warning("The Gemini API cut off an answer: %s", exc)
+            raise ConnectionResetError(errno.ECONNRESET, "The upstream cut off its answer.") from exc
 
-    def _packed_and_clean(self) -> Iterator[bytes]:
-        """Pass a packed body on as it is, and break it off where it would tell the secret: it cannot be masked."""
-        end = self.error  # what was read is in the unpacker already
+    def _checked_pieces(self) -> Iterator[bytes]:
+        """Pass on a compressed body, and cut it off before the secret, which cannot be masked there."""
+        end = self.error  # the decompressor has read it already
         for number, piece in enumerate(chain([self._read], self._rest)):
             if number:
-                self._unpacker.feed(piece)
+                self._decompressor.feed(piece)
             try:
-                for step_number, step in enumerate(self._unpacker.steps()):
+                for step_number, step in enumerate(self._decompressor.steps()):
                     end = end[1 - len(self._secret) :] + step
                     if self._secret in end:
-                        raise BrokenAnswer("it repeated the key")
+                        raise BrokenAnswer("it contains the key")
                     if step_number:
                         time.sleep(0)
-            except BadPacking as exc:
+            except CorruptBody as exc:
                 raise BrokenAnswer(str(exc)) from exc
             yield piece
 
     def close(self) -> None:
-        """Keep the connection when the answer was read to its end, else cut it, so that Google stops."""
+        """Keep the connection if the answer was read to its end; otherwise close it, so that Google stops."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -253,13 +254,13 @@ class Upstream:
         return proxy_for(self._url)
 
     def close(self) -> None:
-        """Close the connections that wait for the next request."""
+        """Close the idle connections."""
         self._idle.close()
 
     def send(self, call: Call, secret: str) -> UpstreamAnswer:
-        """Send `call` with `secret` as its only credential; return once its head, or all of an error, is there.
+        """Send `call` with `secret` as its only credential, and return once the head, or a whole error, has arrived.
 
-        Raises UpstreamUnreachable and AnswerLost.
+        Raises UpstreamUnreachable, AnswerLost.
         """
         head = self._head_of(call, secret)
         connection = self._idle.take() or self._connect()
@@ -303,22 +304,22 @@ class Upstream:
 
     def _head_of(self, call: Call, secret: str) -> bytes:
         lines = [f"{call.method} {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
-        sent = sent_on(call.headers, None if call.body is None else call.size)
+        sent = headers_for_upstream(call.headers, None if call.body is None else call.size)
         sent.append(credential_for(secret, is_openai=call.target.is_openai))
         lines += [f"{name}: {value}" for name, value in sent]
         if _BREAKS_LINES.search("".join(lines)):
-            raise ValueError("A header of the request would break into two.")
+            raise ValueError("A header of the request contains a line break.")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _encoding_in(headers: Headers) -> str:
-    """Return the Content-Encoding of an answer, "" where its body is not packed."""
+    """Return the Content-Encoding of an answer, "" if its body is not compressed."""
     codings = [value.strip() for name, value in headers if name.lower() == "content-encoding"]
     return ", ".join(coding for coding in codings if coding and coding.lower() != "identity")
 
 
 def _is_text(content: bytes) -> bool:
-    """Return whether this is plain text, in which a secret can be seen, whatever encoding the headers name."""
+    """Tell whether this is plain text, in which a secret can be found, whatever encoding the headers name."""
     try:
         return all(character.isprintable() or character.isspace() for character in content.decode())
     except UnicodeDecodeError:
@@ -326,7 +327,7 @@ def _is_text(content: bytes) -> bool:
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Return a context that trusts what the system trusts, and else what requests brings along."""
+    """Return a context with the system's certificate authorities, or those of certifi if it has none."""
     context = create_urllib3_context()
     context.load_default_certs()
     if not context.get_ca_certs() and not context.cert_store_stats()["x509_ca"]:

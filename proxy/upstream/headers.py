@@ -1,11 +1,11 @@
-"""Which headers travel, up and down. Pure functions."""
+"""Decides which headers are forwarded, in both directions. Pure functions."""
 
 import re
 
 from proxy.gemini.credentials import CREDENTIAL_HEADERS, Headers
 from proxy.security.masking import mask_bytes
 
-# RFC 9110, 7.6.1: these end at each hop.
+# Hop-by-hop headers (RFC 9110, 7.6.1).
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -16,7 +16,7 @@ _HOP_BY_HOP = {
     "transfer-encoding",
     "upgrade",
 }
-# What would tell Google which client stands behind a key, or link one client over several keys.
+# These would tell Google about the client behind a key, or link one client across several keys.
 _ABOUT_THE_CLIENT = {
     "baggage",
     "forwarded",
@@ -36,19 +36,19 @@ _ABOUT_THE_CLIENT_SHAPE = re.compile(
     r"(?:b3$|cf-|fastly-|fly-|sentry-|x-(?:amzn|b3|client|cluster|datadog|envoy|forwarded|original|stainless)-"
     r"|x-cloud-trace)|.*client-?ip$|.*-ip$"
 )
-# Written anew for each exchange. Of the encodings only gzip: we count tokens on the side.
+# Replaced in each exchange. The only encoding we accept is gzip, since we read token counts.
 _WRITTEN_HERE = {"accept-encoding", "content-length", "expect", "host"}
-_NOT_SENT_ON = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDENTIAL_HEADERS)
-# What tells a browser something about the host that it believes to talk to, which is ours.
+_NOT_FORWARDED = frozenset(_HOP_BY_HOP | _ABOUT_THE_CLIENT | _WRITTEN_HERE | CREDENTIAL_HEADERS)
+# These tell a browser something about the host that it connects to, which is ours.
 _ABOUT_THE_HOST = {"alt-svc", "clear-site-data", "service-worker-allowed", "set-cookie", "strict-transport-security"}
-# The server in front writes Date and Server itself.
-_NOT_HANDED_BACK = frozenset(_HOP_BY_HOP | _ABOUT_THE_HOST | {"date", "server"})
+# Our own server adds Date and Server.
+_NOT_RETURNED = frozenset(_HOP_BY_HOP | _ABOUT_THE_HOST | {"date", "server"})
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 
 
-def sent_on(headers: Headers, size: int | None) -> Headers:
-    """Return what travels up: the client's headers without what ends here. size: the body's in bytes, if any."""
-    ends_here = _NOT_SENT_ON | _named_by_connection(headers)
+def headers_for_upstream(headers: Headers, size: int | None) -> Headers:
+    """Return the client's headers that are forwarded. size: of the body in bytes, None without a body."""
+    ends_here = _NOT_FORWARDED | _named_by_connection(headers)
     encoding = "identity"
     sent: Headers = []
     for name, value in headers:
@@ -63,9 +63,9 @@ def sent_on(headers: Headers, size: int | None) -> Headers:
     return sent
 
 
-def handed_back(headers: Headers, secret: str) -> Headers:
-    """Return what travels down: the answer's headers without what ends here, `secret` masked in them."""
-    ends_here = _NOT_HANDED_BACK | _named_by_connection(headers)
+def headers_for_client(headers: Headers, secret: str) -> Headers:
+    """Return the answer's headers that are returned to the client, with `secret` masked."""
+    ends_here = _NOT_RETURNED | _named_by_connection(headers)
     return [
         (name, mask_bytes(value.encode("latin-1"), secret.encode()).decode("latin-1") if secret in value else value)
         for name, value in headers
@@ -74,7 +74,7 @@ def handed_back(headers: Headers, secret: str) -> Headers:
 
 
 def _named_by_connection(headers: Headers) -> set[str]:
-    """Return the names, in lower case, of headers that end at this hop because `Connection` names them."""
+    """Return the lower-case names of the headers that `Connection` declares as hop-by-hop."""
     return {
         token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
     }

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as the relay needs it: one exchange after another over a connection, bodies as raw bytes. No Django.
+"""HTTP/1.1 as far as the relay needs it: one exchange at a time on a connection, bodies as raw bytes. No Django.
 
-urllib3 opens the connections (TLS, proxies, time-outs); the exchange itself is written here, since urllib3 and
-http.client took a quarter of the time of a request, most of it for headers as e-mail. RFC 9112 is followed
-to the letter where a mistake would mix up two answers: whatever looks odd ends the connection.
+urllib3 opens the connections (TLS, proxies, timeouts). The exchange is written here, because urllib3 and http.client
+took a quarter of a request's time, mostly to parse headers as e-mail. Wherever a mistake could mix up two answers, this
+follows RFC 9112 strictly: anything unexpected closes the connection.
 """
 
 import re
@@ -18,32 +18,32 @@ _PIECE = 65_536
 _LONGEST_HEAD = 262_144
 _LONGEST_LINE = 8_192
 _LONGEST_TRAILERS = 16_384
-_MOST_HEADS = 20  # of 1xx, and the one that counts
+_MOST_HEADS = 20  # 1xx answers and the final one
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a tab is none
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # tabs are allowed
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\Z")
 
 
 class BrokenAnswer(OSError):
-    """The connection ended too early, or what came is no HTTP/1.1."""
+    """The connection ended too early, or the answer is not valid HTTP/1.1."""
 
 
 class Http1Connection:
-    """A connection that is used for one exchange at a time: `send`, `read_head`, then `pieces` to the end."""
+    """A connection for one exchange at a time: `send`, `read_head`, then `pieces` to the end."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._buffer = b""
-        self._at = 0  # so much of the buffer was taken
+        self._at = 0  # the part of the buffer before this has been consumed
         self._length: int | None = 0
         self._is_chunked = False
         self.is_reusable = False
 
     def send(self, head: bytes, body: "bytes | IO[bytes] | None") -> None:
-        """Send a request, a body in a file from its beginning.
+        """Send a request. A body in a file is sent from its start.
 
-        Where the other side takes no more, it may have answered already: `read_head` tells.
+        If the upstream stops reading, it may have answered already; `read_head` will tell.
         """
         self.is_reusable = False
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -62,18 +62,18 @@ class Http1Connection:
                 self.sock.sendall(piece)
 
     def read_head(self, *, is_head_request: bool) -> tuple[int, Headers]:
-        """Return status and headers of the answer. Raises BrokenAnswer, or what the socket raises."""
+        """Return the status and headers of the answer. Raises BrokenAnswer, OSError."""
         for _ in range(_MOST_HEADS):  # 100 Continue and 103 Early Hints are not the answer
             status, minor, headers = self._read_one_head()
             if status >= 200:
                 break
         else:
-            raise BrokenAnswer("There is no end of 1xx answers.")
+            raise BrokenAnswer("There are too many 1xx answers.")
         lengths = {value for name, value in headers if name.lower() == "content-length"}
         codings = [value.lower() for name, value in headers if name.lower() == "transfer-encoding"]
         connection = ",".join(value.lower() for name, value in headers if name.lower() == "connection")
         if len(lengths) > 1 or not all(length.isdigit() and length.isascii() for length in lengths):
-            raise BrokenAnswer("The answer has no clear Content-Length.")
+            raise BrokenAnswer("The answer has an invalid Content-Length.")
         if codings and codings != ["chunked"]:
             raise BrokenAnswer("The answer has a transfer coding other than chunked.")
         self._is_chunked, self._length = bool(codings), None
@@ -83,19 +83,19 @@ class Http1Connection:
             self._length = int(next(iter(lengths)))
         has_end = self._is_chunked or self._length is not None
         self._may_stay = has_end and minor == b"1" and "close" not in connection and not (codings and lengths)
-        told = [pair for pair in headers if pair[0].lower() == "content-length"]
-        for pair in told if codings else told[1:]:  # handed on at most once
+        pairs = [pair for pair in headers if pair[0].lower() == "content-length"]
+        for pair in pairs if codings else pairs[1:]:  # passed on at most once
             headers.remove(pair)
         return status, headers
 
     def _read_one_head(self) -> tuple[int, bytes, Headers]:
         while (end := self._buffer.find(b"\r\n\r\n", self._at)) < 0:
             if self._ready > _LONGEST_HEAD:
-                raise BrokenAnswer("The head of the answer has no end.")
+                raise BrokenAnswer("The head of the answer is too long.")
             self._receive()
         lines = self._take(end + 4 - self._at)[:-4].split(b"\r\n")
         if not (found := _STATUS_LINE.match(lines[0])):
-            raise BrokenAnswer("The answer is no HTTP/1.1.")
+            raise BrokenAnswer("The answer is not HTTP/1.1.")
         headers: Headers = []
         for line in lines[1:]:
             name, colon, value = line.decode("latin-1").partition(":")
@@ -109,7 +109,7 @@ class Http1Connection:
         return self._is_chunked or self._length != 0
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it comes, without the framing of chunks; what came together is one piece."""
+        """Yield the body as it arrives, without chunk framing. Bytes that arrive together are one piece."""
         if self._is_chunked:
             yield from self._chunks()
         elif self._length is None:
@@ -119,7 +119,7 @@ class Http1Connection:
                         yield self._take(self._ready)
                     self._receive()
             except BrokenAnswer:
-                return  # closing the connection is this answer's end
+                return  # this answer ends when the connection closes
         else:
             left = self._length
             while left:
@@ -134,7 +134,7 @@ class Http1Connection:
         left, expects, trailers = 0, "size", 0
         while expects != "nothing":
             ready = []
-            while expects != "nothing":  # everything that has arrived, in one piece
+            while expects != "nothing":  # collect everything that has arrived
                 if expects == "data":
                     ready.append(self._take(left))
                     left -= len(ready[-1])
@@ -152,7 +152,7 @@ class Http1Connection:
                     trailers = _checked(trailers + len(line))
                     expects = "trailers" if line else "nothing"
                 elif line:
-                    raise BrokenAnswer("A chunk of the answer does not end where it should.")
+                    raise BrokenAnswer("A chunk of the answer has a wrong length.")
                 else:
                     expects = "size"
             if content := b"".join(ready):
@@ -161,7 +161,7 @@ class Http1Connection:
                 self._receive()
 
     def _line(self) -> bytes | None:
-        """Take a line off the buffer; None when it has not come whole."""
+        """Consume a line of the buffer; return None if it is incomplete."""
         end = self._buffer.find(b"\r\n", self._at)
         if end < 0:
             if self._ready > _LONGEST_LINE:
@@ -177,14 +177,14 @@ class Http1Connection:
 
     @property
     def _ready(self) -> int:
-        """How many bytes have come and were not taken."""
+        """How many bytes have arrived and not been consumed."""
         return len(self._buffer) - self._at
 
     def _receive(self) -> None:
         received = self.sock.recv(_PIECE)
         if not received:
             raise BrokenAnswer("The connection was closed in the middle of an answer.")
-        if len(received) == _PIECE:  # there is more already: without this nobody else would have a turn
+        if len(received) == _PIECE:  # more has arrived already; let other greenlets run first
             time.sleep(0)
         self._buffer = self._buffer[self._at :] + received
         self._at = 0
@@ -196,5 +196,5 @@ class Http1Connection:
 def _checked(trailers: int) -> int:
     """Return the size of the trailers so far, in bytes."""
     if trailers > _LONGEST_TRAILERS:
-        raise BrokenAnswer("The trailers of the answer have no end.")
+        raise BrokenAnswer("The trailers of the answer are too long.")
     return trailers

@@ -1,4 +1,4 @@
-"""The HTTP proxy between us and Google, as the environment names it. No Django."""
+"""The HTTP proxy for connections to Google, from the environment. No Django."""
 
 import base64
 from urllib.parse import unquote
@@ -9,16 +9,17 @@ from urllib3.util import Url, parse_url
 
 
 class BadProxy(ValueError):
-    """A proxy that cannot be used. name: of the variable, whose value may hold a password and is not told."""
+    """The proxy cannot be used. The message leaves out its address, which may contain a password."""
 
     def __init__(self, name: str, *, is_socks: bool = False) -> None:
         super().__init__(f"{name} is not the address of an HTTP proxy.")
+        # Of the environment variable.
         self.name = name
         self.is_socks = is_socks
 
 
 def proxy_for(url: Url) -> Url | None:
-    """Return HTTPS_PROXY, else ALL_PROXY, unless NO_PROXY names the host, as requests does. Raises BadProxy."""
+    """Return HTTPS_PROXY, or else ALL_PROXY, unless NO_PROXY excludes the host, as requests does. Raises BadProxy."""
     proxies = getproxies()
     name = "HTTPS_PROXY" if proxies.get("https", "").strip() else "ALL_PROXY"
     text = proxies.get("https" if name == "HTTPS_PROXY" else "all", "").strip(" \t\r\n'\"")
@@ -34,7 +35,7 @@ def proxy_for(url: Url) -> Url | None:
 
 
 def credentials_for(proxy: Url) -> dict[str, str]:
-    """Return the header that shows a proxy its user and password, decoded; an empty dict without them."""
+    """Return the header with the proxy's user and password; an empty dict if it has none."""
     if not proxy.auth:
         return {}
     return {"Proxy-Authorization": f"Basic {base64.b64encode(unquote(proxy.auth).encode()).decode()}"}

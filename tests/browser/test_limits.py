@@ -20,7 +20,7 @@ def test_what_google_told_is_seen_and_a_limit_set_by_hand_wins(
 
     page.goto("/admin/proxy/quota/")
     row = page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}")
-    expect(row).to_contain_text("20 a day")
+    expect(row).to_contain_text("20 per day")
     expect(row).to_contain_text("◐ rate-limited until")
     row.locator("input[name$=requests_per_day]").fill("50")
     page.get_by_role("button", name="Save").click()
@@ -33,7 +33,7 @@ def test_what_google_told_is_seen_and_a_limit_set_by_hand_wins(
 
 def test_a_limit_is_set_for_a_model_that_nobody_asked_for_yet(page: Page, service: Service, gemini: FakeGemini) -> None:
     page.goto("/admin/proxy/apikey/")
-    page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}").get_by_role("link", name="not known").click()
+    page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}").get_by_role("link", name="unknown").click()
     page.locator("input[name=quotas-0-model_name]").fill(f"models/{PRO}")
     page.locator("input[name=quotas-0-requests_per_day]").fill("0")
     page.get_by_role("button", name="Save", exact=True).click()

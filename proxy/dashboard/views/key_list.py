@@ -26,7 +26,7 @@ from proxy.dashboard.reports import keys as report
 from proxy.dashboard.reports import today
 from proxy.gemini.refusals import Window
 from proxy.models import ApiKey, ExhaustionEvent, KeyState
-from proxy.pool.actions import ACTIONS, act
+from proxy.pool.actions import ACTIONS, apply_posted, may_change_keys
 
 PAGE = 50
 _DAYS = 28
@@ -47,10 +47,10 @@ class KeyListForm(forms.Form):
 @staff_member_required
 def key_list(request: HttpRequest) -> HttpResponse:
     """Show a page of keys. A POST runs an action on the selected keys and redirects to the same page."""
-    moment = datetime.now(UTC)
     if request.method == "POST":
-        act(request, moment)
+        apply_posted(request)
         return redirect(request.get_full_path())
+    moment = datetime.now(UTC)
     filters = read_filters(request, moment)
     form = KeyListForm(request.GET)
     form.is_valid()
@@ -60,7 +60,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
     found = report.found(moment, filters.period, searched=searched, state=state).select_related("project")
     page = Paginator(report.in_order(found, moment, filters.period, sort), PAGE).get_page(request.GET.get("page"))
     also = {"q": searched, "state": state, "sort": "" if sort == "name" else sort}
-    may_change = request.user.has_perm("proxy.change_apikey")
+    may_change = may_change_keys(request)
     is_narrowed = bool(searched or state or filters.without)
     narrowed = urlencode([(name, value) for name, value in also.items() if value])
     return answer(
@@ -78,7 +78,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
         states=_states(),
         sort=also["sort"],
         without=[(name, f"{address}&{narrowed}") for name, address in filters.without],
-        actions=ACTIONS if may_change else {},
+        actions=ACTIONS.values() if may_change else [],
     )
 
 

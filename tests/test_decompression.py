@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.bodies.decompression import STEP, BadPacking, Unpacker
+from proxy.bodies.decompression import STEP, CorruptBody, Decompressor
 
 
 def unpacked(packed: bytes, encoding: str, piece_size: int = 65_536) -> bytes:
-    unpacker, clear = Unpacker(encoding), b""
+    decompressor, clear = Decompressor(encoding), b""
     for start in range(0, len(packed), piece_size):
-        unpacker.feed(packed[start : start + piece_size])
-        for step in unpacker.steps():
+        decompressor.feed(packed[start : start + piece_size])
+        for step in decompressor.steps():
             assert len(step) <= STEP
             clear += step
     return clear
@@ -55,22 +55,22 @@ def test_nothing_is_left_behind_at_the_edge_of_a_step(size: int) -> None:
 
 def test_what_was_not_asked_for_comes_with_the_next_call() -> None:
     content = os.urandom(STEP) * 3
-    unpacker = Unpacker("gzip")
-    unpacker.feed(gzip.compress(content))
+    decompressor = Decompressor("gzip")
+    decompressor.feed(gzip.compress(content))
 
-    clear = next(unpacker.steps())
+    clear = next(decompressor.steps())
 
-    assert clear + b"".join(unpacker.steps()) == content
+    assert clear + b"".join(decompressor.steps()) == content
 
 
 def test_a_bomb_is_not_unpacked_to_its_end() -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(300)) + packer.flush()
-    unpacker = Unpacker("gzip")
-    unpacker.feed(bomb)
-    sizes = map(len, unpacker.steps())
+    decompressor = Decompressor("gzip")
+    decompressor.feed(bomb)
+    sizes = map(len, decompressor.steps())
 
-    with pytest.raises(BadPacking):
+    with pytest.raises(CorruptBody):
         list(zip(range(600), sizes, strict=False))
 
 
@@ -80,10 +80,10 @@ def test_a_bomb_is_not_unpacked_to_its_end() -> None:
     ids=["plain text", "damaged", "too many members"],
 )
 def test_a_body_that_is_not_what_it_says_is_refused(packed: bytes) -> None:
-    with pytest.raises(BadPacking):
+    with pytest.raises(CorruptBody):
         unpacked(packed, "gzip")
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "nonsense"])
 def test_an_encoding_that_is_not_known_is_not_readable(encoding: str) -> None:
-    assert not Unpacker(encoding).is_readable
+    assert not Decompressor(encoding).is_readable
