@@ -1,4 +1,4 @@
-"""A real browser on the real service, in light and dark mode and as wide as a phone."""
+"""A real browser on the real service. `test_dashboard.py` tries every page in light, dark and at phone width."""
 
 import re
 import shutil
@@ -61,10 +61,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(params=LOOKS)
-def page(request: pytest.FixtureRequest, browser: Browser, service: Service) -> Iterator[Page]:
-    """A page on the dashboard, logged in; whatever the browser complains of fails the test."""
-    with looking(browser, service.url, request.param) as page:
+@pytest.fixture
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """A logged-in page of the dashboard. Any complaint of the browser fails the test."""
+    with looking(browser, service.url) as page:
         log_in(page, service)
         yield page
 

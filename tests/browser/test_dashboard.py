@@ -25,6 +25,17 @@ PAGES = {
     "requests": "/dashboard/requests/",
     "health": "/dashboard/health/",
 }
+ADMIN_PAGES = [
+    "/admin/",
+    "/admin/proxy/apikey/",
+    "/admin/proxy/apikey/add/",
+    "/admin/proxy/apikey/1/change/",
+    "/admin/proxy/project/",
+    "/admin/proxy/project/1/change/",
+    "/admin/proxy/quota/",
+    "/admin/proxy/dailyusage/",
+    "/admin/proxy/exhaustionevent/",
+]
 CONTROLS = "a, button, select, input:not([type=hidden])"
 # Where the keyboard is: among the tabs and filters ("" if elsewhere), whether an outline says so, and the HTML of it.
 PLACE = f"""() => {{
@@ -94,7 +105,7 @@ def test_two_days_can_be_chosen_by_hand(page: Page) -> None:
 
 def test_a_page_is_narrowed_to_a_project_or_a_key_and_widened_again(page: Page) -> None:
     page.goto("/dashboard/keys/?range=7d")
-    link = page.locator("#keys tbody a[href*='project=']", has_not_text="not known").first
+    link = page.locator("#keys tbody a[href*='project=']", has_not_text="unknown").first
     project = link.inner_text()
     link.click()
     expect(page.locator(".narrowed")).to_contain_text(project)
@@ -149,7 +160,7 @@ def test_a_key_is_disabled_and_enabled_again(page: Page) -> None:
         row.get_by_role("checkbox", name=f"Select {label}").check()
         page.get_by_label("Selected keys").last.select_option(label=action)
         page.get_by_role("group", name="Selected keys").get_by_role("button", name="Apply").click()
-        expect(page.get_by_text(f"1 {action.lower()}d.")).to_be_visible()
+        expect(page.get_by_text(f"1 key {action.lower()}d.")).to_be_visible()
         expect(row).to_contain_text(state)
 
     row.get_by_role("link", name=label, exact=True).click()
@@ -283,6 +294,16 @@ def test_every_page_is_accessible_and_as_wide_as_the_screen(page: Page) -> None:
             if violation["impact"] in ("serious", "critical"):
                 faults += [f"{name}: {violation['id']}: {node['html'][:200]}" for node in violation["nodes"][:3]]
     assert faults == []
+
+
+@pytest.mark.parametrize("page", LOOKS, indirect=True)
+def test_every_page_of_the_admin_is_as_wide_as_the_screen(page: Page) -> None:
+    too_wide = []
+    for address in ADMIN_PAGES:
+        page.goto(address)
+        if not fits(page):
+            too_wide.append(address)
+    assert too_wide == []
 
 
 @pytest.mark.parametrize("page", LOOKS, indirect=True)
