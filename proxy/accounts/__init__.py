@@ -1,1 +1,1 @@
-"""The people who log in: logins, passwords, and a log of what they do."""
+"""Users: logins, passwords, and the activity log."""

@@ -1,8 +1,8 @@
-"""Logins to the pages: who failed too often waits for some minutes.
+"""Login throttling: after too many failures, further logins are refused for some minutes.
 
-django-axes asks and tells. An account is locked for the address that failed, never for all, so that no stranger shuts
-out its owner; and an address is locked that fails with many accounts. No name that was typed is stored or logged, since
-people type passwords there by mistake.
+Built on django-axes. An account is locked only for the address that failed, so that nobody can lock out its owner. An
+address that fails with many accounts is locked for all of them. Names as typed are never stored or logged, since people
+type passwords there by mistake.
 """
 
 import logging
@@ -32,13 +32,13 @@ from proxy.security.masking import mask_text
 
 logger = logging.getLogger(__name__)
 
-FAILURES_OF_ADDRESS = 20  # with all accounts together; settings.AXES_FAILURE_LIMIT is for one account
-AT_ONCE = 8  # that a worker process takes on; their passwords are hashed one after the other
+FAILURES_OF_ADDRESS = 20  # for all accounts together; settings.AXES_FAILURE_LIMIT is for one account
+AT_ONCE = 8  # logins in a worker process at once; their passwords are hashed one after another
 _places = BoundedSemaphore(AT_ONCE)
 
 
 class ThrottledBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]  # axes has no types
-    """Django's own backend behind the lock. Without a request, as in a shell, nobody is locked."""
+    """Django's own backend with throttling. Calls without a request, as in a shell, are not throttled."""
 
     def authenticate(
         self, request: Any, username: str | None = None, password: str | None = None, **kwargs: Any
@@ -56,7 +56,7 @@ class ThrottledBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[mis
 
 
 class LoginFailures(AxesDatabaseHandler):  # type: ignore[misc]
-    """Counts failures as rows of an address and an account, the latter as a hash. A row lives as long as it counts."""
+    """Counts failures in a row for each address and (hashed) account. Rows are deleted when they no longer count."""
 
     def user_login_failed(self, sender: Any, credentials: dict[str, Any], request: Any = None, **kwargs: Any) -> None:
         if request is None or request.axes_locked_out:
@@ -76,19 +76,19 @@ class LoginFailures(AxesDatabaseHandler):  # type: ignore[misc]
             logger.warning("Logins as %s from %s are refused for %d minutes.", _shown(name), address, minutes)
 
     def user_logged_in(self, sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
-        """Forgive the account, not the address: a guesser may have an account as well."""
+        """Reset the failures of the account, but not of the address, since an attacker may also have an account."""
         row = {"username": _hashed(user.get_username()), "ip_address": request.axes_ip_address}
         AccessAttempt.objects.filter(**row).delete()
 
     def user_logged_out(self, *args: Any, **kwargs: Any) -> None:
-        """Keep no log of it."""
+        """Do nothing: logouts are not logged."""
 
     def is_locked(self, request: Any, credentials: dict[str, Any] | None = None) -> bool:
         return locked_until(request, credentials) is not None
 
 
 def locked_until(request: Any, credentials: dict[str, Any] | None) -> datetime | None:
-    """Return when a locked account or address is let in again, None when it is not locked. One query."""
+    """Return when the lock of an account or address ends; None if it is not locked. One query."""
     since = now() - settings.AXES_COOLOFF_TIME
     rows = AccessAttempt.objects.filter(ip_address=request.axes_ip_address, attempt_time__gt=since)
     failures = list(rows.order_by("-attempt_time").values_list("username", "failures_since_start", "attempt_time"))
@@ -101,7 +101,7 @@ def locked_until(request: Any, credentials: dict[str, Any] | None) -> datetime |
 
 
 def address_of(request: HttpRequest) -> str | None:
-    """Return the client's address, of IPv6 the network of 64 bits that a household has; None for a Unix socket."""
+    """Return the client's address; for IPv6 its /64 network, which a household has; None for a Unix socket."""
     address = client_address(request.META, settings.TRUSTED_PROXIES)
     if isinstance(address, IPv6Address):
         address = IPv6Network((address, 64), strict=False).network_address
@@ -109,26 +109,26 @@ def address_of(request: HttpRequest) -> str | None:
 
 
 def locked_out(request: Any, _: HttpResponse | None, credentials: dict[str, Any] | None) -> HttpResponse:
-    """Return the page for those who have to wait, with 429 and Retry-After. It costs little, since many may ask."""
+    """Return a 429 with Retry-After, as plain text, since an attacker may request it often."""
     if hasattr(request, "is_crowded_out"):
         return _refused(gettext("Too many logins at once. Try again in a minute."), 60)
     until = locked_until(request, credentials or {"username": request.POST.get("username")}) or now()
     seconds = max(math.ceil((until - now()).total_seconds()), 1)
     minutes = math.ceil(seconds / 60)
-    told = ngettext(
+    text = ngettext(
         "Too many failed logins. Try again in %(count)d minute.",
         "Too many failed logins. Try again in %(count)d minutes.",
         minutes,
     )
-    return _refused(told % {"count": minutes}, seconds)
+    return _refused(text % {"count": minutes}, seconds)
 
 
-def _refused(told: str, seconds: int) -> HttpResponse:
-    return HttpResponse(f"{told}\n", "text/plain; charset=utf-8", status=429, headers={"Retry-After": str(seconds)})
+def _refused(text: str, seconds: int) -> HttpResponse:
+    return HttpResponse(f"{text}\n", "text/plain; charset=utf-8", status=429, headers={"Retry-After": str(seconds)})
 
 
 def _last_of(limit: int, failures: Iterable[tuple[int, datetime]]) -> datetime | None:
-    """Return the moment of the failures that reach `limit` together with all later ones; None if there are fewer."""
+    """Return the moment since which there were at least `limit` failures; None if there were fewer."""
     count = 0
     for number, moment in failures:  # the latest first
         count += number
@@ -142,7 +142,7 @@ def _hashed(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return an account as the log calls it: by its name if it exists, in one short line."""
+    """Return an account's name for the log, if the account exists."""
     if not name or not get_user_model()._default_manager.filter(username=name).exists():
         return "an unknown account"
     return "".join(filter(str.isprintable, mask_text(name, settings.PLACEHOLDER_TOKEN)))[:50]

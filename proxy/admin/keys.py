@@ -29,7 +29,7 @@ from proxy.pool.actions import ACTIONS, KeyAction, apply
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict, check_keys
 from proxy.pool.key_file import KeyLines
-from proxy.pool.summary import malformed_told, odd_told, summary
+from proxy.pool.summary import malformed_warning, odd_warning, summary
 
 if TYPE_CHECKING:  # Django's class is generic only in the stubs
     KeyAdmin = admin.ModelAdmin[ApiKey]
@@ -172,7 +172,7 @@ class ApiKeyAdmin(KeyAdmin):
         project = form.cleaned_data["project_name"]
         added = add_keys(lines.secrets, timezone.now(), name=obj.name, names=lines.names, project=project)
         self.message_user(request, summary(lines, added.new, added.known), messages.SUCCESS)
-        for warning in filter(None, [malformed_told(lines), odd_told(lines)]):
+        for warning in filter(None, [malformed_warning(lines), odd_warning(lines)]):
             self.message_user(request, warning, messages.WARNING)
         first = ApiKey.objects.filter(secret__in=lines.secrets[:MOST_TOLD]).order_by("id")
         note(request.user, gettext_noop("Added"), first if added.new else [], flag=ADDITION, count=added.new)

@@ -1,1 +1,1 @@
-"""The keys: reading, adding and checking them, and what people do with them."""
+"""Keys: reading key files, adding and checking keys, and actions on them."""

@@ -1,4 +1,4 @@
-"""Adding many keys to the pool, for the admin and the commands."""
+"""Adds keys to the pool, for the admin and the commands."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Added(NamedTuple):
-    """How many keys were new, and how many were in the pool before."""
+    """How many keys were new, and how many were in the pool already."""
 
     new: int
     known: int
@@ -30,11 +30,11 @@ def add_keys(
     project: str = "",
     is_enabled: bool = True,
 ) -> Added:
-    """Put those of `secrets` that are new into the pool; known ones stay as they are.
+    """Add the new keys among `secrets` to the pool. Known keys are unchanged.
 
-    names: by secret, for keys with a name of their own; all others are called `name`.
+    names: the names of single keys, by secret. name: of all other keys.
 
-    Commits 500 keys at a time, and leaves the database to others for as long in between: requests go on meanwhile.
+    Commits 500 keys at a time, and leaves the database to requests for just as long in between.
     """
     secrets = list(dict.fromkeys(secrets))
     new = 0
@@ -45,10 +45,10 @@ def add_keys(
             fresh = _unknown(chunk)
             projects = _projects(project, len(fresh))
             ApiKey.objects.bulk_create(
-                ApiKey(secret=secret, name=names.get(secret, name), project=its, is_enabled=is_enabled)
-                for secret, its in zip(fresh, projects, strict=True)
+                ApiKey(secret=secret, name=names.get(secret, name), project=owner, is_enabled=is_enabled)
+                for secret, owner in zip(fresh, projects, strict=True)
             )
-            Quota.objects.recompute((its.pk for its in projects), moment)
+            Quota.objects.recompute((owner.pk for owner in projects), moment)
         new += len(fresh)
         if start + _CHUNK < len(secrets) and not connection.in_atomic_block:
             time.sleep(time.monotonic() - began)
@@ -56,19 +56,19 @@ def add_keys(
 
 
 def _projects(name: str, count: int) -> list[Project]:
-    """Return the project of this name so many times; without a name, a new one each."""
+    """Return the project with this name `count` times; without a name, `count` new projects."""
     if name and count:
         return [Project.objects.named(name)] * count
     return Project.objects.bulk_create(Project() for _ in range(count))
 
 
 def count_new(secrets: list[str]) -> int:
-    """Return how many of `secrets` are not in the pool; writes nothing."""
+    """Return how many of `secrets` are not in the pool."""
     return len(secrets) - len(find_known(secrets))
 
 
 def find_known(secrets: list[str]) -> set[str]:
-    """Return those of `secrets` that are in the pool; a query for every 500."""
+    """Return the `secrets` that are in the pool. One query per 500."""
     known: set[str] = set()
     for start in range(0, len(secrets), _CHUNK):
         keys = ApiKey.objects.filter(secret__in=secrets[start : start + _CHUNK])

@@ -1,4 +1,4 @@
-"""Asking the API about keys, without spending quota: `models.list`, with requests, off the hot path."""
+"""Checks keys with Google by `models.list`, which uses no quota. Off the hot path, so it uses requests."""
 
 import enum
 import logging
@@ -22,11 +22,11 @@ from proxy.security.masking import mask_bytes
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
-_LOOK_EVERY_SECONDS = 60
+_RECHECK_EVERY_SECONDS = 60
 
 
 class Verdict(enum.StrEnum):
-    """What asking about a key came to."""
+    """The result of a check."""
 
     GOOD = "good"
     BAD = "bad"
@@ -40,14 +40,14 @@ class Verdict(enum.StrEnum):
 
 
 def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKey, Verdict, str]]:
-    """Ask about each key, 16 at once, and yield it with the verdict and a reason as the answers come in.
+    """Check the keys, 16 at a time, and yield each with its verdict and a reason as the answers arrive.
 
-    Bad keys leave the rotation; bad ones that work again come back. A quota that is spent is no fault.
+    Keys that turn out bad leave the rotation, and bad keys that work again return to it. An exhausted key is good.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        asked = {pool.submit(_ask, key.secret or ""): key for key in keys}
-        for answer in as_completed(asked):
-            key = asked[answer]
+        answers = {pool.submit(_ask, key.secret or ""): key for key in keys}
+        for answer in as_completed(answers):
+            key = answers[answer]
             status, content = answer.result()
             content = mask_bytes(content, (key.secret or "").encode())
             rows = ApiKey.objects.filter(id=key.pk)
@@ -65,33 +65,33 @@ def check_keys(keys: Iterable[ApiKey], moment: datetime) -> Iterator[tuple[ApiKe
 
 
 class BadKeysWatch:
-    """Asks about bad keys now and then, so that those that work again come back by themselves."""
+    """Checks bad keys regularly, so that keys that work again return to the rotation."""
 
     def __init__(self) -> None:
         self.next_look = 0.0
 
     def look(self) -> None:
-        """Check, from a thread of its own, which keys are due; at most once a minute."""
+        """Check the keys that are due, in a thread; at most once a minute."""
         if (now := time.monotonic()) >= self.next_look:
-            self.next_look = now + _LOOK_EVERY_SECONDS
+            self.next_look = now + _RECHECK_EVERY_SECONDS
             threading.Thread(target=recheck_bad_keys, name="key-check", daemon=True).start()
 
 
 def recheck_bad_keys() -> None:
-    """Ask about the bad keys whose time has come, unless another process is at it."""
+    """Check the bad keys that are due, unless another process is doing so."""
     moment = timezone.now()
     try:
         for key, verdict, _ in check_keys(ApiKey.objects.take_due_checks(moment), moment):
             if verdict is Verdict.GOOD:
                 logger.info("%s works again and is back in the rotation.", key.label)
-    except DatabaseError as exc:  # the next look comes in a minute
+    except DatabaseError as exc:  # tried again in a minute
         logger.warning("Bad keys could not be checked: %s", exc)
     finally:
         connection.close()
 
 
 def _ask(secret: str) -> tuple[int, bytes]:
-    """Return status and body of a list of models; (0, b"") when no answer came."""
+    """Return the status and body of a list of models; (0, b"") without an answer."""
     name, value = credential_for(secret, is_openai=False)
     try:
         answer = requests.get(

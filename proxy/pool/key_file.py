@@ -1,8 +1,8 @@
-"""Lists of keys as people keep them: key.txt, or text pasted into the admin. Pure functions.
+"""Reads lists of keys in people's own formats: key.txt, or text pasted into the admin. Pure functions.
 
-What has the shape of a key is a key, wherever it stands. The words around it decide only what people call it: a field
-called "name", its label (`alice=`, `"alice":`), or another cell of its line. A line without a key is malformed, unless
-it is part of the form: a comment, a heading of columns, brackets, another field of a key's record.
+Whatever looks like a key is a key, wherever it is. The text around it only gives its name: a field called "name", a
+label (`alice=`, `"alice":`), or another cell of the line. A line without a key is malformed, unless it belongs to the
+format: a comment, column headings, brackets, another field of a key's record.
 """
 
 import re
@@ -20,23 +20,28 @@ from proxy.pool.key_names import (
 )
 from proxy.pool.key_records import KEY, Cell, Row, is_odd_key, records
 
-# What can travel in a header, and is no sentence.
+# Can be sent in a header, and is not a sentence.
 POSSIBLE_SECRET = re.compile(r"[!-~]{8,300}")
 
 
 class FoundKey(NamedTuple):
-    """A key in a text. line: its number, from 1. name: "" if none. is_odd: it has neither of Google's shapes."""
+    """A key in a text."""
 
     secret: str
+    # From 1.
     line: int
+    # "" if it has none.
     name: str
+    # It has neither of Google's two formats.
     is_odd: bool
 
 
 class KeyLines(NamedTuple):
-    """What was found in a text. found: in order, repeated keys too. malformed: numbers of lines, from 1."""
+    """The keys in a text."""
 
+    # In order, including repeated keys.
     found: list[FoundKey]
+    # Line numbers, from 1.
     malformed: list[int]
 
     @property
@@ -46,12 +51,12 @@ class KeyLines(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """The name of each key that has one: the first it is called by."""
+        """The first name of each key that has one."""
         return {key.secret: key.name for key in reversed(self.found) if key.name}
 
     @property
     def odd(self) -> list[int]:
-        """The numbers of lines with keys that are taken although they have neither of Google's shapes."""
+        """The numbers of the lines with keys in neither of Google's two formats."""
         return sorted({key.line for key in self.found if key.is_odd})
 
     @property
@@ -60,9 +65,9 @@ class KeyLines(NamedTuple):
 
 
 def read_keys(text: str) -> KeyLines:
-    """Return the keys in `text` with their names, and which lines should hold a key and do not.
+    """Return the keys in `text` with their names, and the lines that should contain a key and do not.
 
-    Takes time in proportion to the length of `text`, also where it is a single line.
+    The time is proportional to the length of `text`, even if it is a single line.
     """
     found: list[FoundKey] = []
     malformed: set[int] = set()
@@ -82,7 +87,7 @@ def read_keys(text: str) -> KeyLines:
 
 
 def _is_heading(row: Row, columns: Sequence[Cell], is_first: bool) -> bool:
-    """Tell whether a line names columns, one of them a key's: only the first such line, and the same one again."""
+    """Tell whether a line has column headings, one of them for keys. Only the first such line counts, or its copy."""
     content = row.content
     if columns:
         return [cell.text for cell in row.cells] == [cell.text for cell in columns]
@@ -94,7 +99,7 @@ def _is_heading(row: Row, columns: Sequence[Cell], is_first: bool) -> bool:
 
 
 def _named(rows: list[Row], columns: Sequence[Cell]) -> Iterator[FoundKey]:
-    """Yield the keys of a record. Several keys have the names that are bound to them by `:` or `=`."""
+    """Yield the keys of a record. If there are several, only labels with `:` or `=` are names."""
     if sum(len(row.secrets) for row in rows) == 1:
         (row,) = (row for row in rows if row.secrets)
         yield FoundKey(row.secrets[0], row.number, _name_of_one(rows, row, columns), row.is_odd)
@@ -114,19 +119,19 @@ def _name_of_one(rows: list[Row], row: Row, columns: Sequence[Cell]) -> str:
         called = [cell for column, cell in zip(columns, row.cells, strict=True) if calls_it_a_name(column.value)]
         return as_name(called[0].value) if called and not called[0].secrets else ""
     (cell,) = (cell for cell in row.cells if cell.secrets)
-    others = [other for its in rows for other in its.cells if other is not cell]
+    others = [other for line in rows for other in line.cells if other is not cell]
     named = [as_name(other.value) for other in others if calls_it_a_name(other.label)]
     before, _secret, after = cell.text.partition(cell.secrets[0])
     label, ending = label_before(before), label_after(after)
     beside = [as_lone_name(other.value) for other in row.cells if other is not cell and not other.label]
     first = rows[0].cells[0]
     parents = [as_name(first.label)] if first.is_open else []
-    its_own = [as_name(label.words) if label.is_marked else _one_word(label.words)]
+    labels = [as_name(label.words) if label.is_marked else _one_word(label.words)]
     if not label.words:
-        its_own.append(as_name(ending.words) if ending.is_marked else _one_word(ending.words))
-    return next(filter(None, [*named, *its_own, *beside, *parents]), "")
+        labels.append(as_name(ending.words) if ending.is_marked else _one_word(ending.words))
+    return next(filter(None, [*named, *labels, *beside, *parents]), "")
 
 
 def _one_word(words: str) -> str:
-    """Return a name that only a blank parts from its key: one word; more are a sentence."""
+    """Return a name that is separated from its key only by a blank: a single word, since more would be a sentence."""
     return as_lone_name(words) if len(words.split()) == 1 else ""

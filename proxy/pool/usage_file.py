@@ -1,4 +1,4 @@
-"""key_usage.txt, the file of the script that came before: read in both its forms, written to the letter."""
+"""key_usage.txt, the file of the former script: both forms can be read, and the newer one is written exactly."""
 
 import json
 from collections import defaultdict
@@ -13,24 +13,26 @@ from django.utils.translation import gettext
 
 from proxy.gemini.quota_day import day_start, next_reset, quota_day
 from proxy.gemini.refusals import Window
-from proxy.models import NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
+from proxy.models import ALL_MODELS, NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 from proxy.pool.adding import add_keys
 from proxy.pool.key_file import POSSIBLE_SECRET
 
-_MOST = 2**53  # what JSON can say exactly, and any database can hold
-_FIRST_DAY = date(2020, 1, 1)  # before there was anything to count
+_MOST = 2**53  # exact in JSON, and within the range of every database
+_FIRST_DAY = date(2020, 1, 1)  # older than the Gemini API
 
 
 class BadUsageFile(ValueError):
-    """The text is no key_usage.txt; the message says what is wrong with it."""
+    """The text is not a key_usage.txt. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFile:
-    """One day of usage. counts: answers by secret and model (NO_MODEL for the rest); exhausted: models ("" all)."""
+    """One day of usage."""
 
     day: date
+    # Answers by secret and model. NO_MODEL has the answers without a model.
     counts: dict[str, dict[str, int]]
+    # Exhausted models by secret; ALL_MODELS in the older form.
     exhausted: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -43,10 +45,7 @@ class UsageFile:
 
 
 def parse_usage(text: str) -> UsageFile:
-    """Return what a key_usage.txt says, in its newer form (models) or the older one (a list of exhausted keys).
-
-    Raises BadUsageFile.
-    """
+    """Return the usage in a key_usage.txt, in its newer form (with models) or the older one. Raises BadUsageFile."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
@@ -56,9 +55,9 @@ def parse_usage(text: str) -> UsageFile:
     try:
         day = date.fromisoformat(content["date"])
     except (TypeError, ValueError):
-        raise BadUsageFile(gettext('its "date" is not like 2026-11-23')) from None
+        raise BadUsageFile(gettext('its "date" is not a date such as 2026-11-23')) from None
     if day < _FIRST_DAY:
-        raise BadUsageFile(gettext("nothing was counted in %(year)d") % {"year": day.year})
+        raise BadUsageFile(gettext("its year is %(year)d") % {"year": day.year})
     model_counts = {
         secret: _numbers(models, "model_counts") for secret, models in _dict(content.get("model_counts", {})).items()
     }
@@ -69,18 +68,18 @@ def parse_usage(text: str) -> UsageFile:
             models[NO_MODEL] = models.get(NO_MODEL, 0) + rest
     exhausted = content.get("exhausted_keys", {})
     if not all(map(_is_secret, [*counts, *(exhausted if isinstance(exhausted, list | dict) else ())])):
-        raise BadUsageFile(gettext("some of its keys can be none"))
+        raise BadUsageFile(gettext("some of its keys are not valid"))
     if isinstance(exhausted, list) and all(isinstance(secret, str) for secret in exhausted):
-        return UsageFile(day, counts, {secret: [""] for secret in exhausted})
+        return UsageFile(day, counts, {secret: [ALL_MODELS] for secret in exhausted})
     if not isinstance(exhausted, dict) or not all(_are_strings(models) for models in exhausted.values()):
         raise BadUsageFile(gettext('its "exhausted_keys" are neither a list of keys nor lists of models by key'))
     return UsageFile(day, counts, exhausted)
 
 
 def import_usage(usage: UsageFile, moment: datetime) -> int:
-    """Add a day's counts and exhaustion to ours; return how many keys were unknown (they are added, disabled).
+    """Add a day's counts and exhaustion events; return how many keys were unknown. They are added as disabled keys.
 
-    Importing the same file again, or a later state of it, adds only what is new in it. One transaction.
+    Importing the same file again, or a later state of it, adds only what is new. One transaction.
     """
     zone = settings.QUOTA_ZONE
     since = day_start(usage.day, zone)
@@ -90,7 +89,7 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
         secrets = set(usage.secrets)
         keys = {key.secret: key for key in ApiKey.objects.present() if key.secret in secrets}
         for secret, models in usage.counts.items():
-            # An earlier state of this file may have named other models, or none.
+            # An earlier import of this file may have had other models, or none.
             earlier = DailyUsage.objects.filter(key=keys[secret], day=usage.day, imported_answers__gt=0)
             earlier.exclude(model_name__in=models).update(
                 answers=F("answers") - F("imported_answers"), imported_answers=0
@@ -117,9 +116,9 @@ def import_usage(usage: UsageFile, moment: datetime) -> int:
 
 
 def export_usage(day: date, moment: datetime) -> str:
-    """Return the key_usage.txt of a quota day, with real keys in it; four spaces of indent, as tools expect it.
+    """Return the key_usage.txt of a quota day. It contains real keys, and has four spaces of indent as tools expect.
 
-    Exhausted: for today what is in force at `moment`, for a past day what was refused for the day.
+    For today, the exhausted keys are those at `moment`; for a past day, those that were exhausted for that day.
     """
     zone = settings.QUOTA_ZONE
     model_counts: defaultdict[str, dict[str, int]] = defaultdict(dict)

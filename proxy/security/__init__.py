@@ -1,1 +1,1 @@
-"""What keeps secrets out of sight: masking, error pages, limits for bodies of our own pages."""
+"""Masking of secrets, error pages, and body limits of our own pages."""

@@ -1,4 +1,4 @@
-"""What people see when something breaks: Django's reports, with keys and tokens masked (also with DEBUG on)."""
+"""Django's error reports with keys and tokens masked, even when DEBUG is on."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from proxy.security.masking import mask_text
 
 
 class NoPostedData(SafeExceptionReporterFilter):
-    """Leaves out what was posted, DEBUG or not: people paste keys of any shape."""
+    """Always leaves out posted data, since people paste keys of any format."""
 
     def is_active(self, request: HttpRequest | None) -> bool:
         return True
@@ -21,7 +21,7 @@ class NoPostedData(SafeExceptionReporterFilter):
 
 
 class MaskingReporter(ExceptionReporter):
-    """Django's error report without local variables, which hold keys, its finished text masked."""
+    """Django's error report without local variables, which may contain keys, and with its text masked."""
 
     def get_traceback_frames(self) -> list[dict[str, Any]]:
         return [{**frame, "vars": []} for frame in super().get_traceback_frames()]

@@ -1,4 +1,4 @@
-"""Keys and tokens made unreadable in whatever leaves us: log lines, error pages, answers. No Django."""
+"""Masks keys and tokens in everything that leaves the service: log lines, error pages, answers. No Django."""
 
 import logging
 import re
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 # Both formats of Gemini keys: AIza… (39 characters) and AQ.… (of any length).
 KEY_SHAPE = re.compile(r"AIza[\w-]{35}|AQ\.[\w-]{20,}")
-# `?key=…` is how curl users show their token; servers write whole request lines into their logs.
+# curl users send their token as `?key=…`, and servers log whole request lines.
 _CREDENTIAL_IN_URL = re.compile(r"([?&](?:key|access_token)=)[^&\s\"'<>]+", re.IGNORECASE)
 
 
 def last_four(secret: str) -> str:
-    """Return how people see a secret: `…` and its last four characters (fewer when it is short)."""
+    """Return a secret as people see it: `…` and its last four characters, or only `…` if it is short."""
     return "…" + secret[-4:] if len(secret) > 8 else "…"
 
 
@@ -25,12 +25,12 @@ def mask_text(text: str, *secrets: str) -> str:
 
 
 def mask_bytes(content: bytes, secret: bytes) -> bytes:
-    """Return `content` with `secret` overwritten by asterisks and its last four characters: the length stays."""
+    """Return `content`, of the same length, with all but the last four characters of `secret` as asterisks."""
     return content.replace(secret, b"*" * (len(secret) - 4) + secret[-4:])
 
 
 class MaskingFormatter(logging.Formatter):
-    """A log formatter that masks the finished line, its traceback included. secrets: what else to mask."""
+    """A log formatter that masks the whole line, including its traceback. secrets: more texts to mask."""
 
     def __init__(self, fmt: str, secrets: Sequence[str] = ()) -> None:
         super().__init__(fmt, datefmt="%Y-%m-%d %H:%M:%S %z")

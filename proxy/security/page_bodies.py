@@ -1,4 +1,4 @@
-"""How much our own pages take in a request: forms that fit in memory, and no files."""
+"""Limits for requests to our own pages: forms that fit in memory, and no files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,14 @@ from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.translation import gettext as _
 
-# A login, or a change of the language; whoever is logged in may also paste keys.
+# Enough for a login or a change of the language. Users who are logged in can also paste keys.
 MOST_BYTES_OF_STRANGERS = 64 * 1024
 
 
 def limit_bodies(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Refuse a body that is too large before anybody reads it. Comes right after the middleware that knows the user.
+    """Refuse a body that is too large before it is read. Must follow the middleware that sets the user.
 
-    A body without a length needs no limit: Django does not read it.
+    A body without a length needs no limit, since Django does not read it.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
@@ -26,17 +26,17 @@ def limit_bodies(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Cal
             most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if size <= most:
             return get_response(request)
-        text = _("This form is larger than %(size)d kB. Send it in smaller parts.") % {"size": most // 1024}
+        text = _("This form is larger than %(size)d kB. Submit it in smaller parts.") % {"size": most // 1024}
         return HttpResponse(text, status=413, content_type="text/plain; charset=utf-8")
 
     return middleware
 
 
 class NoFiles(FileUploadHandler):
-    """Skips each file of a form: no page of ours asks for one."""
+    """Skips every file in a form, since none of our pages takes one."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
-        """Skip the file; SkipFile reads on to the next field."""
+        """Skip the file and continue with the next field."""
         raise SkipFile
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:

@@ -1,11 +1,11 @@
-"""Django's SQLite backend, made to wait for the write lock outside SQLite.
+"""Django's SQLite backend, changed to wait for the write lock outside SQLite.
 
-SQLite's own busy wait sleeps inside C: under gevent that stops a whole worker, every stream of it included, and with
-many writers it is unfair (4 s were measured for one of them). Here SQLite never waits; a statement that finds the
-database locked is tried again after a short sleep, which under gevent lets everybody else go on.
+SQLite's own busy wait sleeps inside C. Under gevent that stops a whole worker with all its streams, and with many
+writers it is unfair (one was seen to wait 4 s). Here SQLite never waits: a statement on a locked database is retried
+after a short sleep, during which other greenlets run.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when one connection commits while another starts a second checkpoint
-(sqlite.org/wal.html): where the wheel of pysqlite3 exists, its newer SQLite takes the place of Python's.
+(sqlite.org/wal.html). If pysqlite3 is installed, its newer SQLite replaces Python's.
 """
 
 import random
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """`OPTIONS["timeout"]` says for how many seconds a writer waits for its turn."""
+    """A connection whose writers wait for up to `OPTIONS["timeout"]` seconds."""
 
     def get_connection_params(self) -> dict[str, Any]:
         params = super().get_connection_params()
@@ -47,7 +47,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return cursor
 
     def waiting_for_turn(self, write: Callable[[], _T]) -> _T:
-        """Return what `write` does once the database is free; OperationalError when it is locked for too long."""
+        """Call `write` once the database is free, and return its result. OperationalError if it is locked too long."""
         give_up_at = time.monotonic() + self._patience_seconds
         pause = 0.0005
         while True:
@@ -56,18 +56,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
             except Database.OperationalError as exc:
                 if "locked" not in str(exc) or time.monotonic() > give_up_at:
                     raise
-            # Jitter, so that two processes do not meet again and again.
+            # Jitter, so that two processes do not collide again and again.
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
             pause = min(pause * 1.5, 0.02)
 
 
 class _PatientCursor(base.SQLiteCursorWrapper):
-    """Waits for its turn with BEGIN, and with a statement that is its own transaction; inside one, it has the lock."""
+    """Waits for the lock in BEGIN and in statements outside a transaction. Inside one, it has the lock."""
 
     wrapper: DatabaseWrapper
 
     def convert_query(self, query: str, *, param_names: Any = None) -> str:
-        """Write parameters as SQLite does, once for each text: the ledger's statements are always the same few."""
+        """Convert parameters to SQLite's style. The result is cached, since the ledger uses the same few statements."""
         return _converted(query) if param_names is None else str(super().convert_query(query, param_names=param_names))
 
     def execute(self, query: str, params: Any = None) -> Any:

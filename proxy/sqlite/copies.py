@@ -1,7 +1,7 @@
-"""Copies of an SQLite database: made while others write, looked over, and given a name.
+"""Copies an SQLite database while others write to it, verifies the copy, and gives it its name.
 
-A copy is one file in journal mode DELETE. Until it is whole it has a name that nobody looks for, in a folder of its own
-beside its place; so a failure leaves nothing behind, and a kill at most that folder.
+A copy is one file in journal mode DELETE. Until it is complete, it is in a hidden folder of its own next to its final
+place, so a failure leaves nothing behind, and a kill leaves at most that folder.
 """
 
 import os
@@ -24,26 +24,28 @@ _TABLES = {"django_migrations", "proxy_apikey", "proxy_dailyusage"}
 
 
 class UnfitDatabase(Exception):
-    """A file is not a database that this version can use; the text is the reason, to follow the file's name."""
+    """A file is not a database that this version can use. The text is the reason, for use after the file's name."""
 
 
 class Content(NamedTuple):
-    """What a copy holds."""
+    """The content of a copy."""
 
     keys: int
+    # Of usage.
     days: int
-    is_older: bool  # it lacks migrations of this version
+    # It lacks migrations of this version.
+    is_older: bool
 
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """Yield a new folder for files that shall stand at `path` once they are whole; it is gone afterwards."""
+    """Yield a temporary folder for files that will be moved to `path` once they are complete."""
     with TemporaryDirectory(dir=path.parent, prefix=_prefix(path), ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed left of `folder_beside(path)`."""
+    """Remove the folders that killed processes left behind in `folder_beside(path)`."""
     for folder in path.parent.glob(f"{_prefix(path)}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -53,20 +55,20 @@ def _prefix(path: Path) -> str:
 
 
 def copy_database(database: Path, copy: Path) -> None:
-    """Copy the database as it is at this moment to a new file, readable by its owner alone. Others go on writing.
+    """Copy a snapshot of the database to a new file, readable by its owner only. Others can go on writing.
 
     Raises UnfitDatabase.
     """
     uri = f"{database.as_uri()}?mode=rw"
-    with _damage_told(), closing(Database.connect(uri, uri=True, timeout=30, isolation_level=None)) as source:
-        # One snapshot for the whole copy: without it, each change by another process would make it begin again.
+    with _damage_explained(), closing(Database.connect(uri, uri=True, timeout=30, isolation_level=None)) as source:
+        # Without a snapshot, each change by another process would restart the copy.
         source.execute("BEGIN")
         source.execute("SELECT 1 FROM sqlite_master").fetchone()
         copy_pages(source, copy)
 
 
 def copy_pages(source: Any, copy: Path) -> None:
-    """Copy what the connection `source` sees, which has a transaction, to a new file."""
+    """Copy the database of the connection `source`, which must be in a transaction, to a new file."""
     os.close(_new(copy))
     with closing(Database.connect(copy)) as target:
         source.backup(target, pages=_PAGES_AT_ONCE, progress=lambda *_: time.sleep(_PAUSE_SECONDS))
@@ -79,7 +81,7 @@ def _new(path: Path) -> int:
 
 
 def copy_files(database: Path, copy: Path) -> None:
-    """Copy a database that nobody uses byte by byte, whatever state it is in, with the journals beside it."""
+    """Copy an unused database, in whatever state, byte by byte with its journals."""
     for suffix in ("", "-wal", "-journal"):
         source = Path(f"{database}{suffix}")
         if not suffix or source.exists():
@@ -89,15 +91,15 @@ def copy_files(database: Path, copy: Path) -> None:
             sync(target)
 
 
-def look_over(copy: Path) -> Content:
-    """Return what a copy of ours holds, once what its journals hold is in it. Raises UnfitDatabase."""
+def verify(copy: Path) -> Content:
+    """Merge the journals of a copy, verify it, and return its content. Raises UnfitDatabase."""
     with copy.open("rb") as file:
         if file.read(16) != b"SQLite format 3\0":
             raise UnfitDatabase(_("is not an SQLite database"))
-    with _damage_told(), closing(Database.connect(copy, isolation_level=None)) as connection:
+    with _damage_explained(), closing(Database.connect(copy, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
-        is_whole = connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
-        if not is_whole or connection.execute("PRAGMA foreign_key_check").fetchone():
+        is_intact = connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+        if not is_intact or connection.execute("PRAGMA foreign_key_check").fetchone():
             raise UnfitDatabase(_("is damaged"))
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables >= _TABLES:
@@ -114,7 +116,7 @@ def look_over(copy: Path) -> Content:
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _damage_explained() -> Iterator[None]:
     try:
         yield
     except Database.DatabaseError as exc:
@@ -126,17 +128,17 @@ def _damage_told() -> Iterator[None]:
 
 
 def is_damage(exc: Exception) -> bool:
-    """Tell whether SQLite says that the file is at fault, not the way to it."""
+    """Tell whether SQLite reports a problem with the file's content, not with its access."""
     return any(words in str(exc) for words in ("malformed", "not a database", "unsupported file format"))
 
 
 def publish(copy: Path, path: Path) -> None:
-    """Give a whole file its name. Raises FileExistsError if something has that name already, even since a moment."""
+    """Give a complete file its final name. Raises FileExistsError if the name is taken, without any race."""
     try:
         os.link(copy, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: take the name first, then put the file there
+    except OSError:  # no hard links on this file system: reserve the name first, then move the file there
         os.close(_new(path))
         try:
             copy.replace(path)
@@ -147,7 +149,7 @@ def publish(copy: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or the names in a folder are on disk."""
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""The lock that tells a restore whether the service runs.
+"""The lock that keeps a restore and the service apart.
 
-A file beside the database, locked with flock: shared by all who serve, exclusive for a restore. Forked workers inherit
-the lock, and the kernel lets go when the last process that holds it ends, however it ends. Nothing here imports
-django.db: gunicorn.conf.py takes the lock before gevent patches.
+It is a file next to the database, locked with flock: shared while serving, exclusive for a restore. Forked workers
+inherit the lock, and the kernel releases it when the last process ends, however it ends. Nothing here imports
+django.db, because gunicorn.conf.py takes the lock before gevent's monkey-patching.
 """
 
 import fcntl
@@ -18,20 +18,20 @@ _held: list[int] = []
 
 
 class ServiceIsRunning(Exception):
-    """Somebody serves from the database, or restores it."""
+    """The database is in use by the service or by another restore."""
 
 
 def database_file() -> Path | None:
-    """Return where the SQLite database is or will be; None on another engine."""
+    """Return the path of the SQLite database, which may not exist yet; None for another engine."""
     database = settings.DATABASES["default"]
     is_file = database["ENGINE"] == "proxy.sqlite" and database["NAME"] != ":memory:"
     return Path(database["NAME"]).resolve() if is_file else None
 
 
 def hold_while_serving(*, over_exec: bool = False) -> None:
-    """Hold the shared lock until this process ends, and over an exec if asked to. A second call does nothing.
+    """Hold the shared lock until this process ends, and across an exec with `over_exec`. A second call does nothing.
 
-    Raises ImproperlyConfigured while a restore is under way. Where no lock can be made, the service runs without.
+    Raises ImproperlyConfigured during a restore. If the lock cannot be created, the service runs without it.
     """
     path = database_file()
     if path is None or _held:
@@ -42,14 +42,14 @@ def hold_while_serving(*, over_exec: bool = False) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise ImproperlyConfigured("The database is being restored; start the service after that.") from None
+            raise ImproperlyConfigured("The database is being restored. Start the service after that.") from None
         os.set_inheritable(descriptor, over_exec)
         _held.append(descriptor)
 
 
 @contextmanager
 def nobody_serving(path: Path) -> Iterator[None]:
-    """Keep everybody from serving the database at `path`. Raises ServiceIsRunning; OSError if there can be no lock."""
+    """Hold the exclusive lock of the database at `path`. Raises ServiceIsRunning, OSError."""
     descriptor = _open(path)
     try:
         try:
@@ -64,5 +64,5 @@ def nobody_serving(path: Path) -> Iterator[None]:
 def _open(database: Path) -> int:
     descriptor = os.open(f"{database}.lock", os.O_RDONLY | os.O_CREAT, 0o644)
     with suppress(PermissionError):
-        os.fchmod(descriptor, 0o644)  # root may have made it, and the service runs as somebody else; it is empty
+        os.fchmod(descriptor, 0o644)  # root may have created it, and the service runs as another user
     return descriptor

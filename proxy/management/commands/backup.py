@@ -11,7 +11,7 @@ from django.utils.translation import gettext_noop
 from proxy.management.base import TerminalCommand
 from proxy.management.database import describe, errors_explained, require_sqlite_file
 from proxy.management.stopping import raise_on_stop
-from proxy.sqlite.copies import UnfitDatabase, copy_database, folder_beside, look_over, publish
+from proxy.sqlite.copies import UnfitDatabase, copy_database, folder_beside, publish, verify
 
 
 class Command(TerminalCommand):
@@ -39,7 +39,7 @@ class Command(TerminalCommand):
                 copy = folder / "copy.sqlite3"
                 try:
                     copy_database(database, copy)
-                    content = look_over(copy)
+                    content = verify(copy)
                 except UnfitDatabase as exc:
                     raise CommandError(f"{database} {exc}.") from None
                 size = filesizeformat(copy.stat().st_size).replace("\xa0", " ")  # not every terminal can print it

@@ -11,7 +11,7 @@ from proxy.management.base import PoolCommand
 from proxy.management.files import permission_warning, read_text
 from proxy.pool.adding import add_keys, count_new
 from proxy.pool.key_file import read_keys
-from proxy.pool.summary import malformed_told, odd_told, summary
+from proxy.pool.summary import malformed_warning, odd_warning, summary
 
 
 class Command(PoolCommand):
@@ -33,7 +33,7 @@ class Command(PoolCommand):
         else:
             new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
         self.stdout.write(summary(lines, new, known, is_done=not dry_run))
-        for warning in filter(None, [odd_told(lines), permission_warning(file)]):
+        for warning in filter(None, [odd_warning(lines), permission_warning(file)]):
             self.stderr.write(self.style.WARNING(warning))
         if lines.malformed:
-            raise CommandError(malformed_told(lines))
+            raise CommandError(malformed_warning(lines))

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_noop
 from proxy.management.base import PoolCommand
 from proxy.management.database import describe, errors_explained, require_sqlite_file
 from proxy.management.stopping import raise_on_stop
-from proxy.sqlite.copies import Content, UnfitDatabase, copy_files, folder_beside, look_over, remove_leftovers
+from proxy.sqlite.copies import Content, UnfitDatabase, copy_files, folder_beside, remove_leftovers, verify
 from proxy.sqlite.lock import ServiceIsRunning, nobody_serving
 from proxy.sqlite.replacing import replace, set_aside
 
@@ -54,7 +54,7 @@ def _restore(file: Path, database: Path, moment: datetime) -> tuple[Content, Pat
     with raise_on_stop(_("Stopped. The database is unchanged.")) as ignore_signals, folder_beside(database) as folder:
         fresh, old = folder / "fresh.sqlite3", folder / "old.sqlite3"
         copy_files(file, fresh)
-        content = look_over(fresh)
+        content = verify(fresh)
         with set_aside(database, old):
             ignore_signals()
             replace(database, fresh=fresh, old=old, kept=kept)

@@ -20,7 +20,7 @@ from proxy.management.files import permission_warning, read_text
 from proxy.models import ApiKey
 from proxy.pool.adding import add_keys
 from proxy.pool.key_file import read_keys
-from proxy.pool.summary import malformed_told, odd_told, summary
+from proxy.pool.summary import malformed_warning, odd_warning, summary
 from proxy.sqlite.lock import hold_while_serving
 
 
@@ -69,7 +69,7 @@ def _import_key_file() -> tuple[str, list[str]]:
         return "", []
     lines = read_keys(read_text(str(path)))
     new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
-    warnings = [f"{path.name}: {text}" for text in (malformed_told(lines), odd_told(lines)) if text]
+    warnings = [f"{path.name}: {text}" for text in (malformed_warning(lines), odd_warning(lines)) if text]
     return f"{path.name}: {summary(lines, new, known)}", [*warnings, *filter(None, [permission_warning(str(path))])]
 
 
