@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format locks bench goodput clean
+.PHONY: help run test test-postgres lint format locks bench goodput clean
 
 help:
 	@echo "make run      serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
-	@echo "make test     run the whole test suite"
+	@echo "make test     run all tests, on SQLite"
+	@echo "make test-postgres   run all tests but those of the browser, on a temporary PostgreSQL"
 	@echo "make lint     check style and types"
 	@echo "make locks    write requirements/*.txt anew from their sources (UPGRADE=--upgrade: with the newest versions)"
 	@echo "make bench    measure speed and memory, beside nginx and the obvious stack"
@@ -16,7 +17,10 @@ run: .venv/installed
 	@exec $(BIN)/python manage.py serve
 
 test: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 4 --dist loadgroup
+	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-postgres: .venv/installed-dev .venv/clients/installed
+	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not browser"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -51,7 +51,6 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the migrated database and the keys."""
     with Service(tmp_path_factory.mktemp("prepared"), "http://127.0.0.1:9") as service:
-        service.manage("migrate", "--verbosity", "0")
         service.manage("importkeys", str(service.folder / "key.txt"))
         return service.folder / "data"
 
@@ -60,7 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(tmp_path: Path, gemini: FakeGemini, prepared: Path) -> Iterator[Service]:
     """A service that was not started yet."""
     with Service(tmp_path, gemini) as service:
-        shutil.copytree(prepared, tmp_path / "data")
+        shutil.copytree(prepared, tmp_path / "data", dirs_exist_ok=True)
         yield service
 
 
@@ -441,7 +440,6 @@ def test_a_backup_of_an_older_version_is_migrated(service: Service) -> None:
     service.manage("migrate", "proxy", "0011", "--verbosity", "0")
     backup = service.folder / "backup.sqlite3"
     service.manage("backup", str(backup))
-    service.manage("migrate", "--verbosity", "0")
 
     service.manage("restore", str(backup))
 

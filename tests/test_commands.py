@@ -199,7 +199,7 @@ def test_usage_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is
 
     out, err = call("importusage", "-" if is_piped else str(tmp_path / "key_usage.txt"))
 
-    assert out.startswith("2026-11-20: 12 answers")
+    assert out.startswith("Imported 2026-11-20: answers 12")
     assert (out.count("\n"), err) == (1, "")
     assert DailyUsage.objects.get().answers == 12
 
@@ -254,7 +254,7 @@ def test_usage_of_a_day_to_come_is_refused(tmp_path: Path) -> None:
     tomorrow = today(timezone.now()) + timedelta(days=1)
     (tmp_path / "key_usage.txt").write_text(json.dumps({**USAGE, "date": tomorrow.isoformat()}))
 
-    with pytest.raises(CommandError, match=f"is of {tomorrow}"):
+    with pytest.raises(CommandError, match=f"is for {tomorrow}"):
         call("importusage", str(tmp_path / "key_usage.txt"))
 
     assert not ApiKey.objects.exists()

@@ -92,5 +92,5 @@ def test_the_refusal_says_what_to_do_and_the_start_warns(
             "The default token is accepted from this machine and private networks only. "
             "Run `python manage.py newtoken` to make your own token, or set ALLOW_DEFAULT_TOKEN=on."
         )
-        assert "only this machine and private networks are answered" in service.output
+        assert "it works only from this machine and private networks" in service.output
         assert not gemini.seen

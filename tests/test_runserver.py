@@ -23,7 +23,6 @@ TOKEN = "a-token-for-runserver"
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the migrated database and the keys."""
     with Service(tmp_path_factory.mktemp("prepared"), "http://127.0.0.1:9", token=TOKEN) as service:
-        service.manage("migrate", "--verbosity", "0")
         service.manage("importkeys", str(service.folder / "key.txt"))
         return service.folder / "data"
 
@@ -31,7 +30,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(tmp_path: Path, gemini: FakeGemini, prepared: Path) -> Iterator[Service]:
     with Service(tmp_path, gemini, token=TOKEN) as service:
-        copytree(prepared, tmp_path / "data")
+        copytree(prepared, tmp_path / "data", dirs_exist_ok=True)
         yield service.start("runserver", f"127.0.0.1:{service.port}", "--noreload").wait_until_ready()
 
 

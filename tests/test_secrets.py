@@ -144,8 +144,16 @@ FAILURES: dict[str, Callable[[str], list[Reply | Fault]]] = {
 @pytest.mark.parametrize("path", [GENERATE, STREAM, CHAT], ids=["native", "SSE", "OpenAI"])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_whatever_the_upstream_says_neither_key_nor_token_comes_out(
-    gemini: FakeGemini, secret: str, lines: Lines, *, failure: str, path: str, packs: str
+    gemini: FakeGemini,
+    secret: str,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    failure: str,
+    path: str,
+    packs: str,
 ) -> None:
+    monkeypatch.setattr("proxy.ledger.bookings.pause_ns", lambda overloads: 1_000_000)  # after a 503
     gemini.script("*", *FAILURES[failure](secret))
 
     responses = [ask(path, headers={"accept-encoding": packs}) for _ in range(2)]

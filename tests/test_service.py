@@ -104,7 +104,7 @@ def test_it_starts_without_keys_and_says_what_to_do(tmp_path: Path, gemini: Fake
         assert "key.txt" in service.output
     assert not is_ready
     assert answer.status_code == 503
-    assert "add keys" in answer.json()["error"]["message"]
+    assert "Add keys" in answer.json()["error"]["message"]
 
 
 def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path, gemini: FakeGemini) -> None:

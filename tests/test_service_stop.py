@@ -91,7 +91,7 @@ def test_a_limit_ends_what_lasts_too_long_and_its_count_stays(
     gemini.hold = Event()
     if is_hanging:
         gemini.script("*", Fault.HANG)
-    with running(tmp_path, gemini, GRACEFUL_SECONDS="2") as service:
+    with running(tmp_path, gemini, GRACEFUL_SECONDS="1") as service:
         with service.connect() as connection:
             connection.sendall(service.head("Content-Length: 2", action="streamGenerateContent?alt=sse") + b"{}")
             assert gemini.wait_for(lambda: gemini.seen)
@@ -110,7 +110,7 @@ def test_a_limit_ends_what_lasts_too_long_and_its_count_stays(
 
 def test_the_tokens_of_a_stream_cut_by_the_limit_are_booked(tmp_path: Path, gemini: FakeGemini) -> None:
     gemini.hold = Event()
-    with running(tmp_path, gemini, GRACEFUL_SECONDS="2") as service, service.stream() as response:
+    with running(tmp_path, gemini, GRACEFUL_SECONDS="1") as service, service.stream() as response:
         read_event(response)
         read_event(response)
         service.terminate()

@@ -181,7 +181,7 @@ def test_a_short_secret_is_warned_of(tmp_path: Path) -> None:
     done = run(tmp_path, "manage.py", "check", SECRET_KEY="short")
 
     assert done.returncode == 0
-    assert "SECRET_KEY is short" in done.stderr
+    assert "SECRET_KEY is too short" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The request log, updated live."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -70,6 +71,7 @@ def request_log(request: HttpRequest) -> HttpResponse:
         newer=filters.query(**also) if before else "",
         has_log=settings.REQUEST_LOG_DAYS > 0,
         days=settings.REQUEST_LOG_DAYS,
+        whole_days=math.ceil(settings.REQUEST_LOG_DAYS),
     )
 
 

@@ -47,7 +47,7 @@ class Command(PoolCommand):
                 % {"file": file, "day": usage.day, "today": today(moment)}
             )
         unknown = 0 if dry_run else import_usage(usage, moment)
-        counts = _("%(day)s: %(answers)d answers, %(used)d keys used, %(exhausted)d exhausted") % {
+        counts = _("%(day)s: answers %(answers)d, keys used %(used)d, keys exhausted %(exhausted)d") % {
             "day": usage.day,
             "answers": usage.answers,
             "used": len(usage.counts),
