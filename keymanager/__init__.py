@@ -1,4 +1,4 @@
-"""The Django project around `proxy`: settings, addresses, and how servers reach them."""
+"""The Django project around `proxy`: settings, URLs, and the WSGI application."""
 
 __version__ = "1.0.0"
-"""The last release, as in pyproject.toml and CHANGELOG.md; a test compares the first two."""
+"""The latest release, as in pyproject.toml and CHANGELOG.md. A test compares it with pyproject.toml."""

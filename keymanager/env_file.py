@@ -1,6 +1,7 @@
-"""`.env` as people write it, and values as the environment brings them; no message holds a name or a value of theirs.
+"""Reads settings from the environment and from `.env`, in the many ways people write it.
 
-One rule holds for both: blanks and quotes around a value are taken off, and so is a comment after it.
+In both, blanks, quotes and a trailing comment are removed from values. Error messages never contain a value, or a name
+that is not ours.
 """
 
 import codecs
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
-# Besides what `str.strip` takes: zero-width characters and byte order marks, which editors and web pages leave behind.
+# Also zero-width characters and byte order marks, which editors and web pages leave behind.
 _BLANK = r"[\s\u200b-\u200f\u2060\ufeff]"
 _BLANKS = re.compile(rf"\A{_BLANK}+|{_BLANK}+\Z")
 _PREFIX = re.compile(rf"(?:(?:export|set|env|-){_BLANK}+|\$env:)", re.IGNORECASE)
@@ -20,28 +21,31 @@ _SETTING = re.compile(rf"(['\"]?)([A-Za-z_][\w.-]*)\1{_BLANK}*(?:[=\uff1d]|[:\uf
 _WHOLLY_QUOTED = re.compile(r"(['\"])([A-Za-z_][\w.-]*=.*)\1")
 _COMMENT = re.compile(rf"(?:\A[#\uff03](?={_BLANK}|\Z)|{_BLANK}[#\uff03]).*", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")  # surrogates stand for bytes that are not UTF-8
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")  # surrogates represent bytes that are not UTF-8
 _ESCAPED = re.compile(r"\\([\"\\$`])")
-# A word processor turns one of a row into another of it.
+# Quotes, and what word processors turn them into.
 _DOUBLE, _SINGLE, _BACK = '"\u201c\u201d\u201e\u201f', "'\u2018\u2019\u201a\u201b", "`"
 _ENCODINGS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _TOKEN = "PLACEHOLDER_TOKEN"  # noqa: S105  # the name of the setting
 
 
 class Unreadable(ImproperlyConfigured):
-    """A file, a line or a value that cannot be understood; the message says which one, and what to do."""
+    """A file, a line or a value cannot be read. The message says which one, and what to do."""
 
 
 class Setting(NamedTuple):
-    """A line of `.env`: its number, the name as written, and the value without quotes and comment."""
+    """A setting in `.env`."""
 
+    # From 1.
     line: int
+    # As written.
     name: str
+    # Without quotes and comment.
     value: str
 
 
 class Choices:
-    """What a deployment chose: the environment first, then `.env`. Everything raises Unreadable."""
+    """The values of settings: from the environment first, then from `.env`. All methods raise Unreadable."""
 
     def __init__(self, environment: Mapping[str, str], path: Path) -> None:
         self._environment = environment
@@ -50,7 +54,7 @@ class Choices:
         self._asked: set[str] = set()
 
     def text(self, name: str, default: str, *, may_be_empty: bool = False) -> str:
-        """Return the value of a variable; the default when it is not set, or empty and empty means nothing."""
+        """Return the value of a variable, or the default if it is not set (or empty, unless `may_be_empty`)."""
         self._asked.add(name)
         value = default
         if name in self._environment:
@@ -63,19 +67,19 @@ class Choices:
         return value if value or may_be_empty else default
 
     def parts(self, name: str, default: str, *, may_be_empty: bool = False) -> list[str]:
-        """Return the parts of a list with commas, without empty ones."""
+        """Return the non-empty parts of a comma-separated list."""
         parts = map(strip, self.text(name, default, may_be_empty=may_be_empty).split(","))
         return [part for part in parts if part]
 
     def is_in_environment(self, name: str) -> bool:
-        """Return whether the environment has a variable, and so wins over `.env`."""
+        """Tell whether a variable is set in the environment, which takes precedence over `.env`."""
         return name in self._environment
 
     def of_others(self) -> dict[str, str]:
-        """Return what `.env` holds for libraries, such as HTTPS_PROXY: all that `text` was not asked for so far.
+        """Return the variables in `.env` that `text` was never called for: those of libraries, such as HTTPS_PROXY.
 
-        Refuses a name that looks like one that was asked for, so that no default takes the place of what was meant.
-        The environment belongs to the whole system: there only what may be the token is looked at.
+        A name similar to one of ours is refused, so that a typo never leads to a default. In the environment, which
+        belongs to the whole system, only names similar to that of the token are refused.
         """
         others = [setting for name, setting in self._file.items() if name not in self._asked]
         for setting in others:
@@ -89,15 +93,15 @@ class Choices:
 
 
 def read_env_file(path: Path) -> list[Setting]:
-    """Return the settings in a file, none when there is no file."""
+    """Return the settings in a file; none if it does not exist."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
             raise Unreadable(f"{path.name} is a link to a file that does not exist.") from None
-        twin = f"{path.name}.txt"  # an editor's idea of a file name
+        twin = f"{path.name}.txt"  # some editors add this ending
         if path.with_name(twin).exists():
-            raise Unreadable(f"{twin} is not read: rename it to {path.name}.") from None
+            raise Unreadable(f"{twin} is ignored. Rename it to {path.name}.") from None
         return []
     except OSError as exc:
         raise Unreadable(f"{path.name} cannot be read: {exc.strerror}.") from None
@@ -105,7 +109,7 @@ def read_env_file(path: Path) -> list[Setting]:
 
 
 def value_in(text: str) -> str:
-    """Return a value without blanks, quotes and a comment around it."""
+    """Return a value without surrounding blanks and quotes, and without a comment."""
     if _NO_TEXT.search(text):
         raise Unreadable("this is not UTF-8 text.")
     stripped = strip(text)
@@ -122,7 +126,7 @@ def value_in(text: str) -> str:
 
 
 def setting_in(line: str) -> tuple[str, str] | None:
-    """Return the name and the value in a line without blanks around it; None when it is empty or a comment."""
+    """Return the name and value in a line without surrounding blanks; None if it is empty or a comment."""
     if "\0" in line:
         raise Unreadable("this is not UTF-8 text. Save the file as UTF-8.")
     if not line or line[0] in "#\uff03":
@@ -133,12 +137,12 @@ def setting_in(line: str) -> tuple[str, str] | None:
         line = quoted[2]
     setting = _SETTING.fullmatch(line)
     if not setting:
-        raise Unreadable("this is no setting. Write it like NAME=value, or put a # in front.")
+        raise Unreadable("this is not a setting. Write NAME=value, or put a # in front.")
     return setting[2], value_in(setting[3])
 
 
 def strip(text: str) -> str:
-    """Return a text without blanks around it, those that nobody sees included."""
+    """Return a text without surrounding blanks, including invisible ones."""
     return _BLANKS.sub("", text)
 
 
@@ -154,7 +158,7 @@ def _settings_in(content: bytes, file_name: str) -> Iterator[Setting]:
         setting = Setting(number, *found)
         before = first.setdefault(setting.name.upper(), setting)
         if before.value != setting.value:
-            raise Unreadable(f"{file_name}, line {number}: line {before.line} sets the same to another value.")
+            raise Unreadable(f"{file_name}, line {number}: line {before.line} sets this to a different value.")
         yield setting
 
 
@@ -162,14 +166,14 @@ def _text_of(content: bytes, file_name: str) -> str:
     bom = next((bom for bom in _ENCODINGS if content.startswith(bom)), b"")
     encoding = _ENCODINGS.get(bom, "utf-8")
     try:
-        # What is not UTF-8 hurts in a setting only, not in a comment.
+        # Bytes that are not UTF-8 are harmless in a comment.
         return content.removeprefix(bom).decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
     except UnicodeDecodeError:
-        raise Unreadable(f"{file_name} is damaged: it is not text. Save it as UTF-8.") from None
+        raise Unreadable(f"{file_name} is not text. Save it as UTF-8.") from None
 
 
 def _closest(name: str, known: set[str]) -> str:
-    """Return the name in `known` that `name` looks like, "" if there is none."""
+    """Return the name in `known` that is similar to `name`, "" if there is none."""
     plain = {_plain(other): other for other in sorted(known)}
     return next((plain[found] for found in get_close_matches(_plain(name), plain, n=1, cutoff=0.8)), "")
 

@@ -1,6 +1,6 @@
-"""Every choice of a deployment, read from the environment or `.env`, here and nowhere else.
+"""All settings. They come from the environment or `.env`, which are read here and nowhere else.
 
-docs/settings.md explains each of them; a test compares the two.
+docs/settings.md explains each of them. A test compares the two.
 """
 
 import contextlib
@@ -26,12 +26,11 @@ from keymanager.env_file import Choices
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Choices(os.environ, BASE_DIR / ".env")
-TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")  # which wins over .env
-os.umask(0o077)  # real keys are in the database: what we write is for our own eyes
+os.umask(0o077)  # files contain real keys, so only their owner can read them
 
 
 def _positive(name: str, default: float, *, zero: bool = False) -> float:
-    """Return a number above 0, or 0 if that means something."""
+    """Return a number above 0. zero: 0 is allowed too."""
     text = env.text(name, str(default))
     try:
         number = float(text)
@@ -51,7 +50,7 @@ def _whole(name: str, default: int, *, most: int = 1_000_000_000) -> int:
 
 
 def _switch(name: str, default: bool) -> bool:
-    """Return whether something is on; only words that say so are taken."""
+    """Return whether something is on. Only the usual words for on and off are accepted."""
     text = env.text(name, "on" if default else "off").lower()
     if text not in _ON | _OFF:
         raise ImproperlyConfigured(f"{name} must be on or off, not {text!r}.")
@@ -62,14 +61,14 @@ _ON, _OFF = {"1", "on", "true", "yes"}, {"0", "off", "false", "no"}
 
 
 def _token(name: str, default: str) -> str:
-    """Return a token that clients can send in a header; never the default in place of one that they cannot."""
+    """Return a token that clients can send in a header. An invalid one is never replaced with the default."""
     token = env.text(name, default, may_be_empty=True)
     if not token:
         raise ImproperlyConfigured(
-            f"{name} is empty: no client could show it. Leave it out for the default, or set a long random text."
+            f"{name} is empty, so no client can send it. Remove it to use the default, or set a long random text."
         )
     if not token.isprintable():
-        raise ImproperlyConfigured(f"{name} has a character that no header can carry, such as a line break or a tab.")
+        raise ImproperlyConfigured(f"{name} has a character that is not allowed in headers, such as a line break.")
     return token
 
 
@@ -78,20 +77,20 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise ImproperlyConfigured(
-            f"QUOTA_TIME_ZONE={name!r} is not a time zone; write it like America/Los_Angeles."
+            f"QUOTA_TIME_ZONE={name!r} is not a time zone. Example: America/Los_Angeles."
         ) from exc
 
 
 def _upstream(name: str, default: str) -> tuple[str, str]:
-    """Return the address of the API and the version that was cut off its end, "" if none; `proxy.E002` looks at both.
+    """Return the base URL of the API, and the version that was removed from its end, if any. `proxy.E002` checks both.
 
-    Only at the end: https://gateway.example/v1/account/google has its version where it belongs.
+    A version in the middle stays, as in https://gateway.example/v1/account/google.
     """
     text = env.text(name, default).rstrip("/")
     try:
         urlsplit(text).port  # noqa: B018  # reading it is the check
     except ValueError:
-        raise ImproperlyConfigured(f"{name} is not an address; write it like {default}.") from None
+        raise ImproperlyConfigured(f"{name} is not a valid URL. Example: {default}.") from None
     version = re.search(r"/+v\d+(?:alpha|beta)?\d*(?:/+openai|/+models)*\Z", text)
     return (text[: version.start()].rstrip("/"), version[0]) if version else (text, "")
 
@@ -101,21 +100,21 @@ def _networks(name: str, default: str) -> list[IPv4Network | IPv6Network]:
         return [ip_network(text) for text in env.parts(name, default, may_be_empty=True)]
     except ValueError as exc:
         raise ImproperlyConfigured(
-            f"{name} must be addresses or networks like 10.0.0.0/8, with commas: {exc}."
+            f"{name} must be addresses or networks such as 10.0.0.0/8, separated by commas: {exc}."
         ) from exc
 
 
 def _bind(name: str, default: str) -> str:
-    """Return where to listen; a port alone means all interfaces. `proxy.E004` says whether the rest is an address."""
+    """Return the addresses to listen on. A port alone means all interfaces. `proxy.E004` checks the addresses."""
     return ",".join(re.sub(r"\A(?:\*?:)?(?=\d+\Z)", "0.0.0.0:", part) for part in env.parts(name, default))
 
 
 def _folder(name: str, path: Path) -> Path:
-    """Return `path`, made if it was not there; only its owner may look into it then."""
+    """Return `path`, a folder that is created if necessary, with access for its owner only."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
-        raise ImproperlyConfigured(f"{name}: there can be no folder {path} ({exc.strerror}).") from exc
+        raise ImproperlyConfigured(f"{name}: cannot create the folder {path} ({exc.strerror}).") from exc
     _check_writable(name, path)
     return path
 
@@ -123,29 +122,29 @@ def _folder(name: str, path: Path) -> Path:
 def _check_writable(name: str, path: Path) -> None:
     if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
         raise ImproperlyConfigured(
-            f"{name}: the user who runs this (id {os.geteuid()}) cannot write {path}. Change its owner, or the setting."
+            f"{name}: user id {os.geteuid()} cannot write to {path}. Change its owner, or the setting."
         )
 
 
 def _file(name: str, default: str) -> str:
-    """Return the name of a file in BASE_DIR, "" for none; it may not be there."""
+    """Return the name of a file in BASE_DIR, which may not exist; "" for none."""
     text = env.text(name, default, may_be_empty=True)
     if text and (BASE_DIR / text).is_dir():
-        raise ImproperlyConfigured(f"{name}={text} is a folder; name a file in it.")
+        raise ImproperlyConfigured(f"{name}={text} is a folder, not a file.")
     return text
 
 
 def _hosts(name: str, default: str) -> list[str]:
     hosts = env.parts(name, default)
     if any("/" in host or re.search(r"[^\]]*:\d+\Z", host) for host in hosts):
-        raise ImproperlyConfigured(f"{name} must be host names like keys.example.com, without https:// and port.")
+        raise ImproperlyConfigured(f"{name} must be host names such as keys.example.com, without https:// or a port.")
     return hosts
 
 
 def _origins(name: str, default: str) -> list[str]:
     origins = [origin.rstrip("/") for origin in env.parts(name, default)]
     if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in origins):
-        raise ImproperlyConfigured(f"{name} must be origins like https://keys.example.com, without a path.")
+        raise ImproperlyConfigured(f"{name} must be origins such as https://keys.example.com, without a path.")
     return origins
 
 
@@ -156,20 +155,20 @@ def _database(name: str, default: str) -> dict[str, Any]:
         database = {}
     if database.get("ENGINE") not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
         raise ImproperlyConfigured(
-            f"{name} must be like postgres://user:password@host/name or sqlite:////path/to/file."
+            f"{name} must look like postgres://user:password@host/name or sqlite:////path/to/file."
         )
     return database
 
 
 def _secret_key() -> str:
-    """Return the secret in DATA_DIR, made on first use and readable by its owner alone."""
+    """Return the secret in DATA_DIR, which is generated on first use and readable by its owner only."""
     path = DATA_DIR / "secret_key"
     try:
         if not path.exists():
             with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:  # mode 0600
                 file.write(secrets.token_urlsafe(50))
                 file.flush()
-                with contextlib.suppress(FileExistsError):  # another process was first, and its secret is whole
+                with contextlib.suppress(FileExistsError):  # another process was first, and its secret is complete
                     os.link(file.name, path)
         return str(path.read_text(encoding="ascii", errors="replace").strip())
     except OSError as exc:
@@ -177,10 +176,10 @@ def _secret_key() -> str:
 
 
 # The relay
-DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # well known, and warned of
+DEFAULT_TOKEN = "PLACEHOLDER_GEMINI_TOKEN"  # noqa: S105  # public, and there is a warning about it
 PLACEHOLDER_TOKEN = _token("PLACEHOLDER_TOKEN", DEFAULT_TOKEN)
+TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")  # which takes precedence over .env
 ALLOW_DEFAULT_TOKEN = _switch("ALLOW_DEFAULT_TOKEN", False)
-TOKEN_IS_IN_ENVIRONMENT = env.is_in_environment("PLACEHOLDER_TOKEN")
 UPSTREAM_URL, UPSTREAM_VERSION = _upstream("UPSTREAM_URL", "https://generativelanguage.googleapis.com")
 CONNECT_TIMEOUT_SECONDS = _positive("CONNECT_TIMEOUT_SECONDS", 10)
 READ_TIMEOUT_SECONDS = _positive("READ_TIMEOUT_SECONDS", 600)
@@ -216,10 +215,10 @@ SECRET_KEY = env.text("SECRET_KEY", "", may_be_empty=True) or _secret_key()
 ALLOWED_HOSTS = _hosts("ALLOWED_HOSTS", "*")
 CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS", "")
 HTTPS_ONLY = _switch("HTTPS_ONLY", False)
-# The same for pages, which alone go through Django's middleware; what terminates TLS in front of us says so.
+# These apply to our pages only, since the relay bypasses Django's middleware. The TLS proxy sends this header.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS_ONLY
-SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # whoever looks after the process asks it directly
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # health checks do not go through the TLS proxy
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
 ROOT_URLCONF = "keymanager.urls"
 WSGI_APPLICATION = "keymanager.wsgi.application"
@@ -272,11 +271,11 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-# A login takes a quarter of a second of computing, which must not hold up the streams of a gevent worker.
+# Hashing a password takes a quarter of a second, which must not block the streams of a gevent worker.
 PASSWORD_HASHERS = ["proxy.accounts.password_hasher.ThreadedHasher"]
 LOGIN_URL = "admin:login"
 AUTHENTICATION_BACKENDS = ["proxy.accounts.logins.ThrottledBackend"]
-# Failed logins are counted by account and address, and by address; see proxy/accounts/logins.py.
+# Failed logins are counted by account and address, and by address alone; see proxy/accounts/logins.py.
 AXES_HANDLER = "proxy.accounts.logins.LoginFailures"
 AXES_LOCKOUT_CALLABLE = "proxy.accounts.logins.locked_out"
 AXES_CLIENT_IP_CALLABLE = "proxy.accounts.logins.address_of"
@@ -288,14 +287,14 @@ AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", gettext_lazy("English")), ("zh-hans", gettext_lazy("Simplified Chinese"))]
-LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # where makemessages puts what it finds in templates
-# Pages speak the language of the browser, commands that of the terminal; the first of these that is set counts.
+LOCALE_PATHS = [BASE_DIR / "proxy" / "locale"]  # also for texts in `templates`
+# Pages use the browser's language, and commands that of the terminal, given by the first of these that is set.
 _TERMINAL = next(filter(None, (env.text(name, "") for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
 TERMINAL_LANGUAGE = "zh-hans" if _TERMINAL.startswith("zh") else LANGUAGE_CODE
 TIME_ZONE = QUOTA_TIME_ZONE
 USE_TZ = True
 STATIC_URL = "/static/"
-# What this service answers itself. Every other path goes to the Gemini API; see proxy/middleware.py.
+# The paths that this service answers itself. Every other path goes to the Gemini API.
 OWN_PATHS = frozenset({"/admin", "/dashboard", "/healthz", "/readyz"})
 OWN_PREFIXES = ("/admin/", "/dashboard/", STATIC_URL)
 STORAGES = {
@@ -303,7 +302,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "proxy.client.prefix.PrefixedFiles"},
 }
 WHITENOISE_USE_FINDERS = True
-# Pages load nothing from elsewhere, and run nothing that is written into them.
+# Pages load nothing from other hosts, and run no inline scripts.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
@@ -314,7 +313,7 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
     }
 }
-# What somebody who is logged in may send to a page: 100,000 keys to paste. The relay has MAX_BODY_MB instead.
+# The largest form of a logged-in user: enough to paste 100,000 keys. For the relay, MAX_BODY_MB applies.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 FILE_UPLOAD_HANDLERS = ["proxy.security.page_bodies.NoFiles"]
 
@@ -322,7 +321,7 @@ DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keyma
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["ENGINE"] = "proxy.sqlite"
     DATABASES["default"]["OPTIONS"] = {
-        # select_for_update is silently nothing on SQLite: the write lock taken at BEGIN is what makes claims safe.
+        # select_for_update does nothing on SQLite. The write lock that BEGIN IMMEDIATE takes makes claims safe.
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
         "init_command": (
@@ -333,7 +332,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 
 
 def _is_about_own_pages(record: logging.LogRecord) -> bool:
-    """Return whether Django logs this about a page; the relay writes its own log lines, which name the key."""
+    """Tell whether Django logs this about one of our pages. The relay writes its own log lines, which name the key."""
     request = getattr(record, "request", None)
     return request is None or request.path_info.startswith(OWN_PREFIXES)
 
@@ -354,7 +353,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": _handlers, "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # Their own handlers would write request lines with ?key=… unmasked.
+        # Its own handler would write request lines with ?key=… unmasked.
         "django.server": {"handlers": [], "propagate": True},
         "urllib3": {"level": "WARNING"},
         "django.request": {"filters": ["own_pages"]},
@@ -366,7 +365,7 @@ if LOG_DIR:
     if _log_file.exists():
         _check_writable("LOG_DIR", _log_file)
     LOGGING["handlers"]["file"] = {
-        "class": "concurrent_log_handler.ConcurrentRotatingFileHandler",  # several workers write one file
+        "class": "concurrent_log_handler.ConcurrentRotatingFileHandler",  # all workers write to one file
         "filename": str(_log_file),
         "maxBytes": 1_000_000,
         "backupCount": 3,
@@ -375,6 +374,6 @@ if LOG_DIR:
     }
     _handlers.append("file")
 
-# Last, so that every name of ours is known. HTTPS_PROXY and the like may stand in `.env`, too.
+# At the end, when all names of ours are known. `.env` can also contain HTTPS_PROXY and the like.
 for _name, _value in env.of_others().items():
     os.environ.setdefault(_name, _value)

@@ -1,4 +1,4 @@
-"""Our own paths first; whatever is left belongs to the Gemini API."""
+"""Our own paths first; every other path belongs to the Gemini API."""
 
 from django.contrib import admin
 from django.urls import include, path

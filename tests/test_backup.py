@@ -309,7 +309,7 @@ time.sleep(60)
         for program in (["manage.py", "serve"], ["-m", "gunicorn"]):
             done = service.run(*program)
             assert done.returncode == 1
-            assert done.stderr == "The database is being restored; start the service after that.\n"
+            assert done.stderr == "The database is being restored. Start the service after that.\n"
         process.kill()
 
 

@@ -1,6 +1,6 @@
-"""What belongs together in a list of keys: records (an object, a block, a line), their lines, and the cells of these.
+"""Splits a list of keys into records (objects, blocks, lines), their rows and cells, and finds the keys in them.
 
-Pure functions. What has the shape of a key is found wherever it stands.
+Pure functions.
 """
 
 import re
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from proxy.pool.key_names import calls_it_a_name, is_generic, is_placeholder, label_before, split_label
 from proxy.security.masking import KEY_SHAPE
 
-# Nothing of a longer word; but "\nAIza…" and "key%3DAIza…" may come before it as they are written in strings and URLs.
+# Not part of a longer word, apart from "\nAIza…" and "key%3DAIza…", as in strings and URLs.
 KEY = re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F]))(?:{KEY_SHAPE.pattern})(?![\w-])", re.ASCII)
 _PART_OF_A_KEY = re.compile(r"AIza|(?<![A-Za-z0-9])AQ\.")
-# Formats change: a word like these may be a key, though it has neither of Google's shapes.
+# Formats change: such a word may be a key although it has neither of Google's two formats.
 _ODD_KEY = re.compile(r"[A-Za-z0-9._-]{20,300}")
-# Numbers, dates and hashes; hosts and files; models and projects of Google.
+# Numbers, dates and hashes; host and file names; Google's models and projects.
 _NO_KEY = re.compile(r"(?=.*\d)[0-9a-fA-F._-]+|[a-z0-9_.-]+\.[a-z]{2,6}|(?:gemini|gemma|gen-lang-client)-.*")
 
 _COMMENT = re.compile(r"^\s*(?://|#|```\w*\s*$)|\s#(?!\d)|\s//\s")
@@ -34,9 +34,10 @@ _AS_TYPED = {
 
 @dataclass(slots=True)
 class Cell:
-    """A piece of a line between separators. label, mark, value: of its first key; of itself when it holds none."""
+    """A piece of a line between separators."""
 
     text: str
+    # The label in front of its first key; without a key, the parts of the cell: label, mark, value.
     label: str = ""
     mark: str = ""
     value: str = ""
@@ -51,16 +52,17 @@ class Cell:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is the label of what comes after it: `keys:`."""
+        """Whether it is a label for what follows: `keys:`."""
         return self.mark == ":" and not self.value
 
 
 @dataclass(slots=True)
 class Row:
-    """What one line has of a record. is_odd: its key has neither of Google's shapes."""
+    """A line of a record."""
 
     number: int
     cells: list[Cell]
+    # Its key has neither of Google's two formats.
     is_odd: bool = False
 
     @property
@@ -87,7 +89,7 @@ class Row:
                 cell.secrets, self.is_odd = [cell.value], True
 
     def is_malformed(self, is_labelled: bool) -> bool:
-        """Tell whether a key should be here and is not, or is not whole."""
+        """Tell whether a key should be here and is missing or incomplete."""
         if any(_PART_OF_A_KEY.search(KEY.sub("", cell.text)) for cell in self.cells):
             return True
         if self.secrets:
@@ -96,21 +98,21 @@ class Row:
 
 
 def _belongs(cell: Cell, is_labelled: bool) -> bool:
-    """Tell whether a cell without a key is part of the form: `keys:`, or in a record with a key `"project": "p"`."""
+    """Tell whether a cell without a key belongs to the format: `keys:`, or `"project": "p"` in a record with a key."""
     return cell.is_open or (bool(cell.label and cell.value) and is_labelled and not is_generic(cell.label))
 
 
 def is_odd_key(word: str) -> bool:
-    """Tell whether `word` may be a key in a format that is not known here."""
+    """Tell whether `word` may be a key in an unknown format."""
     return bool(_ODD_KEY.fullmatch(word)) and not (
         _NO_KEY.fullmatch(word) or _PART_OF_A_KEY.search(word) or is_placeholder(word)
     )
 
 
 def records(text: str) -> Iterator[list[Row]]:
-    """Yield the lines of `text` that belong together and are not blank.
+    """Yield the records of `text`, each with its non-blank lines.
 
-    Such is an object without those in it, but with the label before it; a YAML block; else a single line.
+    A record is an object (without nested ones, but with its label), a YAML block, or a single line.
     """
     lines = map(_without_comment, text.translate(_AS_TYPED).splitlines())
     text = "\n".join(_OPENING.sub(":", line) for line in lines)
@@ -130,13 +132,13 @@ def records(text: str) -> Iterator[list[Row]]:
             open_objects.append(_rows(piece[label_at:], number))
         elif open_objects:
             yield _labelled(open_objects.pop())
-    for rows in open_objects:  # which never end
+    for rows in open_objects:  # unclosed
         yield from ([row] for row in rows)
     yield from _blocks(text[position:], number)
 
 
 def _labelled(rows: list[Row]) -> list[Row]:
-    """Give the elements of lists the label of their list; return `rows`."""
+    """Give the elements of lists the label of their list, and return `rows`."""
     label = ""
     for row in rows:
         for cell in row.cells:
@@ -153,9 +155,9 @@ def _without_comment(line: str) -> str:
 
 
 def _blocks(text: str, number: int) -> Iterator[list[Row]]:
-    """Yield the lines of `text`, from this number on, each with those that belong to it.
+    """Yield the blocks of `text`, whose first line has this number.
 
-    These are indented below `- …` or `alice:`, or come with a label after `Name: alice`.
+    Lines belong to a block when they are indented below `- …` or `alice:`, or have a label after `Name: alice`.
     """
     block: list[str] = []
     may_indent = is_named = has_key = False
@@ -178,13 +180,13 @@ def _blocks(text: str, number: int) -> Iterator[list[Row]]:
 
 
 def _rows(text: str, number: int) -> list[Row]:
-    """Return the lines of `text` that are not blank, from this number on."""
+    """Return the non-blank lines of `text`, whose first line has this number."""
     lines = enumerate(text.split("\n"), number)
     return [Row(n, list(map(Cell, _cells(line.strip(" "))))) for n, line in lines if line.strip()]
 
 
 def _cells(line: str) -> Iterator[str]:
-    """Yield the pieces of a line between separators that do not stand in quotes, empty ones too."""
+    """Yield the pieces of a line between unquoted separators, including empty ones."""
     start = 0
     for found in _QUOTED_OR_SEPARATOR.finditer(line):
         if found[0][0] != '"':
