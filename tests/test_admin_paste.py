@@ -167,8 +167,8 @@ def test_lines_that_were_shown_as_malformed_are_left_out(clerk: Client) -> None:
     page = add(clerk, PASTED, left_out=",".join(map(str, preview(clerk, PASTED)["left_out"])))
 
     assert "4 added, 0 known, 1 repeated, 1 malformed (line 5)." in page
-    assert "left out (line 5); all other keys are imported." in page
-    assert "neither like AIza… nor like AQ.…: line 8." in page
+    assert "skipped (line 5). All other keys were imported." in page
+    assert "do not look like AIza… or AQ.…: line 8." in page
     assert set(ApiKey.objects.values_list("secret", flat=True)) == {ONE, TWO, THREE, ODD}
 
 

@@ -64,7 +64,7 @@ def test_a_version_that_was_cut_off_is_told(settings: Settings) -> None:
     [message] = check_settings(None)
 
     assert message.id == "proxy.W002"
-    assert f"ends in /v1beta, which clients say themselves: {settings.UPSTREAM_URL} is used" in message.msg
+    assert f"ends in /v1beta, but clients send the version themselves. {settings.UPSTREAM_URL} is used" in message.msg
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])

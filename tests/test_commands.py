@@ -92,7 +92,7 @@ def test_malformed_lines_are_told_by_their_numbers_and_all_other_keys_are_import
     with pytest.raises(CommandError) as told:
         call("importkeys", str(tmp_path / "key.txt"))
 
-    assert str(told.value) == "What is not a complete key is left out (lines 2, 4); all other keys are imported."
+    assert str(told.value) == "Incomplete keys were skipped (lines 2, 4). All other keys were imported."
     assert set(ApiKey.objects.values_list("secret", flat=True)) == {ONE, TWO}
 
 
@@ -144,7 +144,7 @@ def test_a_file_without_keys_adds_none(tmp_path: Path) -> None:
 def test_long_lists_of_bad_lines_are_cut_short(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("no key\n" * 100)
 
-    with pytest.raises(CommandError, match=r"lines 1, 2, 3,.* 20 and 80 more\); nothing is imported"):
+    with pytest.raises(CommandError, match=r"lines 1, 2, 3,.* 20 and 80 more\)\. Nothing was imported"):
         call("importkeys", str(tmp_path / "key.txt"))
 
 
@@ -663,9 +663,7 @@ def test_malformed_lines_end_an_import_with_status_1_and_good_keys_are_in_the_po
     again = run(tmp_path, "importkeys", "-", text=f"{ONE}\n{TWO}\n")
 
     assert (done.returncode, done.stdout) == (1, "2 added, 0 known, 2 malformed (lines 2, 4).\n")
-    assert done.stderr == (
-        "CommandError: What is not a complete key is left out (lines 2, 4); all other keys are imported.\n"
-    )
+    assert done.stderr == ("CommandError: Incomplete keys were skipped (lines 2, 4). All other keys were imported.\n")
     assert (again.returncode, again.stdout, again.stderr) == (0, "0 added, 2 known, 0 malformed.\n", "")
 
 

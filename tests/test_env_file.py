@@ -159,7 +159,7 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_an_editor_named_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env.txt").write_text(f"{NAME}={TOKEN}\n")
 
-    with pytest.raises(Unreadable, match=r"rename it to \.env"):
+    with pytest.raises(Unreadable, match=r"Rename it to \.env"):
         Choices({}, tmp_path / ".env")
 
 

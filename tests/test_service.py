@@ -89,7 +89,7 @@ def test_it_starts_with_the_keys_that_are_whole_and_tells_what_is_not(tmp_path: 
 
     assert answer.status_code == 200
     assert "key.txt: 2 added, 0 known, 1 malformed (line 2)." in output
-    assert "What is not a complete key is left out (line 2); all other keys are imported." in output
+    assert "Incomplete keys were skipped (line 2). All other keys were imported." in output
     assert f"run `chmod 600 {tmp_path}/key.txt`" in output
     assert not [secret for secret in (*SECRETS, "TooShort") if secret in output]
 

@@ -187,9 +187,9 @@ def test_errors_for_clients_stay_english(transactional_db: None) -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"LANG": "zh_CN.UTF-8"}, "没有文件 nothing.txt。"),
-        ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_CN.UTF-8"}, "没有文件"),
-        ({"LANG": "en_US.UTF-8", "LANGUAGE": "zh_CN:en"}, "没有文件"),
+        ({"LANG": "zh_CN.UTF-8"}, "nothing.txt 不存在。"),
+        ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_CN.UTF-8"}, "不存在"),
+        ({"LANG": "en_US.UTF-8", "LANGUAGE": "zh_CN:en"}, "不存在"),
         ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, "nothing.txt does not exist."),
         ({"LANG": "de_DE.UTF-8"}, "nothing.txt does not exist"),
         ({}, "nothing.txt does not exist"),
@@ -226,7 +226,7 @@ def test_what_a_command_reports_is_translated_and_the_language_is_not_left_behin
 
     with pytest.raises(CommandError, match="第 2 行"):
         call_command("importkeys", str(tmp_path / "key.txt"))
-    with pytest.raises(CommandError, match=r"不是 key_usage\.txt.缺少"):
+    with pytest.raises(CommandError, match=r"不是有效的 key_usage\.txt：缺少"):
         call_command("importusage", str(tmp_path / "usage.json"))
 
     assert re.fullmatch(r"已添加 1 个.0 个已在池中.1 个格式错误 \(第 2 行\)。\n", capsys.readouterr().out)
