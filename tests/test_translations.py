@@ -226,7 +226,7 @@ def test_what_a_command_reports_is_translated_and_the_language_is_not_left_behin
 
     with pytest.raises(CommandError, match="第 2 行"):
         call_command("importkeys", str(tmp_path / "key.txt"))
-    with pytest.raises(CommandError, match=r"不是有效的 key_usage\.txt：缺少"):
+    with pytest.raises(CommandError, match=r"不是有效的 key_usage\.txt.缺少"):
         call_command("importusage", str(tmp_path / "usage.json"))
 
     assert re.fullmatch(r"已添加 1 个.0 个已在池中.1 个格式错误 \(第 2 行\)。\n", capsys.readouterr().out)
