@@ -1,4 +1,4 @@
-"""Run the parts that are named, or all, and print one table. Progress goes to stderr."""
+"""Run the named parts, or all of them, and print one table. Progress goes to stderr."""
 
 import argparse
 import shutil
@@ -24,19 +24,19 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "pages": pages,
 }
 LEGEND = """\
-rps: 32 connections, static upstream; latency: one connection. Reference of both: nginx's proxy_pass in our place,
-as it comes, which opens a connection for each request; "kept" is nginx told to keep its upstream connections.
+rps: 32 connections, static upstream. latency: one connection. Reference of both: nginx's proxy_pass in our place
+with its default settings, which open a connection for each request. "kept": nginx with keep-alive to the upstream.
 obvious: gunicorn gthread, requests, one ORM transaction per request (bench/obvious.py).
-streams: ten events a second for ten seconds each. Reference: the same load straight at the upstream.
-bursts: all requests at once at a pool whose limits nobody knows. Reference: the same straight at the upstream.
-claims: 10,000 keys in 10,000 or 2,000 projects, all but ten of these exhausted; reference: 10 keys in 10 projects.
-pages: 1,000 keys, 5 models, two years, a million requests in the log; reference: the 300 ms that a page may take on the
-server, and for the relay (8 connections) its p99 while nobody loads a page.
-Medians of interleaved rounds, but sums of errors, and the worst round of whole streams and maxima."""
+streams: ten events per second, for ten seconds each. Reference: the same load, sent directly to the upstream.
+bursts: all requests at once, to a pool with unknown limits. Reference: the same, sent directly to the upstream.
+claims: 10,000 keys in 10,000 or 2,000 projects, all but ten of them exhausted. Reference: 10 keys in 10 projects.
+pages: 1,000 keys, 5 models, two years, a million requests in the log. Reference: the 300 ms that a page may take on the
+server; for the relay (8 connections), its p99 while no page is loading.
+Figures are medians of interleaved rounds. Errors are summed; for whole streams and maxima, the worst round counts."""
 
 
 def main() -> None:
-    """Exit with 0 when the table is printed, with 1 when a tool is missing."""
+    """Exit with 0 after printing the table, or with 1 if a tool is missing."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     chosen = parser.parse_args().parts or list(PARTS)
@@ -44,7 +44,7 @@ def main() -> None:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
     if missing := [tool for tool in ("nginx", "wrk") if shutil.which(tool) is None]:
         sys.exit(f"The benchmark needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
-    # As Ctrl-C does, a SIGTERM unwinds the stack, which stops what was started.
+    # Like Ctrl-C, SIGTERM unwinds the stack, which stops every process that was started.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     raise_open_files()
     rows = [row for part in chosen for row in PARTS[part]()]

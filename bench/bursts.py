@@ -1,4 +1,4 @@
-"""Bursts at a pool whose limits are unknown: how long until the last answer, beside the upstream itself."""
+"""Bursts to a pool with unknown limits: the time until the last answer, beside the upstream alone."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from bench.table import Row
 
 
 class Burst(NamedTuple):
-    """Requests that are sent at once."""
+    """Requests that are sent at the same time."""
 
     keys: int
     requests: int
@@ -28,7 +28,7 @@ BURSTS = [Burst(1, 20, 3), Burst(1, 60, 8), Burst(10, 200, 1), Burst(50, 5000, 2
 
 
 def bursts() -> list[Row]:
-    """Return how long each burst takes through the product, with a new database, and straight at the upstream."""
+    """Return how long each burst takes through the product, with a new database, and directly to the upstream."""
     return [row for burst in BURSTS for row in _rows(burst)]
 
 
@@ -39,14 +39,14 @@ def _rows(burst: Burst) -> list[Row]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with running(upstream, port=upstream_port, log=folder / "upstream.log"):
-            straight = _load(upstream_port, burst)
+            direct = _load(upstream_port, burst)
             with product(folder / "product", upstream_port=upstream_port, port=port, keys=burst.keys):
                 ours = _load(port, burst)
-    print(f"{burst}: {ours}, straight: {straight}", file=sys.stderr)
+    print(f"{burst}: {ours}, direct: {direct}", file=sys.stderr)
     return [
-        Row("bursts", f"{burst}: last answer", "s", ours["last"], straight["last"]),
-        Row("bursts", "... whole", "", ours["whole"], straight["whole"]),
-        Row("bursts", "... other than 200", "", ours["refused"], straight["refused"]),
+        Row("bursts", f"{burst}: last answer", "s", ours["last"], direct["last"]),
+        Row("bursts", "... whole", "", ours["whole"], direct["whole"]),
+        Row("bursts", "... other than 200", "", ours["refused"], direct["refused"]),
     ]
 
 

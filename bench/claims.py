@@ -1,4 +1,4 @@
-"""What a claim costs when nearly all keys are exhausted.
+"""The time of a claim when nearly all keys are exhausted.
 
 `python -m bench.claims KEYS PROJECTS EXHAUSTED` measures one pool; EXHAUSTED counts projects.
 """
@@ -34,7 +34,7 @@ LARGE = {
 
 
 def claims() -> list[Row]:
-    """Return the us of a claim with 10,000 keys, nearly all of them exhausted; the reference has 10 keys."""
+    """Return the time of a claim in us with 10,000 keys, nearly all of them exhausted. The reference has 10 keys."""
     times: dict[Pool, list[float]] = {pool: [] for pool in (SMALL, *LARGE.values())}
     for _ in range(ROUNDS):
         for pool, measured in times.items():
@@ -62,7 +62,7 @@ def _in_a_process(pool: Pool) -> float:
 
 
 def measure(pool: Pool) -> float:
-    """Return the median time of a claim in us, each in a transaction of its own; the first (oldest) are exhausted."""
+    """Return the median time of a claim in us, each in a separate transaction. The oldest keys are exhausted."""
     import django  # noqa: PLC0415  # only the child process is a Django
 
     django.setup()
@@ -83,7 +83,7 @@ def measure(pool: Pool) -> float:
 
 
 def _fill(pool: Pool) -> None:
-    """Make keys and projects, exhaust the first of these for the day, and let the limits of all be known."""
+    """Create keys and projects with known limits, and exhaust the first projects for the day."""
     from django.utils import timezone  # noqa: PLC0415
 
     from proxy.gemini.quota_day import next_reset  # noqa: PLC0415
@@ -103,7 +103,7 @@ def _fill(pool: Pool) -> None:
         for key in ApiKey.objects.filter(project__in=projects[: pool.exhausted]).select_related("project")
     )
     Quota.objects.recompute([project.pk for project in projects], moment)
-    # None of them spends its minute, and nobody is asked cautiously.
+    # A known limit that is never reached: the scheduler does not have to probe.
     Quota.objects.filter(model_name=MODEL).set_limits(moment, requests_per_minute=CLAIMS)
 
 

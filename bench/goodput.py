@@ -1,7 +1,7 @@
-"""How near the product comes to what is possible: three real minutes against a fake upstream with real limits.
+"""How close the product comes to the possible number of answers: three minutes, with an upstream that enforces limits.
 
-At first the product knows no limit. Then it is told all of them, and the second phase follows with the same pool, and
-with what is still in its windows. Exits with 1 when a demand is missed.
+At first the product knows no limits. For the second phase, all limits are set. The pool stays the same, and so do the
+requests in its minute windows. Exits with 1 if a target is missed.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ _PACIFIC = ZoneInfo("America/Los_Angeles")
 
 
 def main() -> None:
-    """Print the table, and say by the exit status whether all demands are met."""
-    _let_midnight_pass()
+    """Print the table. Exit with 0 if all targets are met, or else with 1."""
+    _wait_if_midnight_is_near()
     text, is_good = table(*map(figures_of, run((1, 2))))
     print(text)
     sys.exit(not is_good)
 
 
 def run(seeds: tuple[int, int]) -> list[Phase]:
-    """Run a phase for each seed, one after the other with the same pool, and return what they showed."""
+    """Run a phase for each seed, one after the other with the same pool."""
     with TemporaryDirectory() as folder, _upstream() as gemini:
         port = free_port()
         env = settings_for(Path(folder), upstream_port=gemini.port, port=port)
         _change_pool("fill", env)
         with running([sys.executable, "manage.py", "serve"], port=port, log=Path(folder) / "output.log", env=env):
             unknown = _phase("limits unknown", seeds[0], gemini, port)
-            _change_pool("tell", env)
+            _change_pool("set-limits", env)
             return [unknown, _phase("limits known", seeds[1], gemini, port)]
 
 
@@ -60,8 +60,8 @@ def _change_pool(how: str, env: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-m", "bench.goodput_pool", how], cwd=ROOT, env=env, check=True)
 
 
-def _let_midnight_pass() -> None:
-    """Begin after the Pacific midnight when it is near: it would give all days back in the middle of a phase."""
+def _wait_if_midnight_is_near() -> None:
+    """Wait for Pacific midnight if it is near. Otherwise all daily quotas would reset in the middle of a phase."""
     now = datetime.now(UTC)
     seconds = (next_reset(now, _PACIFIC) - now).total_seconds()
     if seconds < _LONGEST_RUN_SECONDS:
@@ -71,7 +71,7 @@ def _let_midnight_pass() -> None:
 
 @contextmanager
 def _upstream() -> Iterator[FakeGemini]:
-    """Run a fake Gemini that knows the keys and enforces the limits of all projects."""
+    """Run a fake Gemini API that knows the keys and enforces the limits of all projects."""
     with FakeGemini() as gemini:
         gemini.first_byte_seconds = FIRST_BYTE_SECONDS
         for project in projects():

@@ -1,4 +1,4 @@
-"""The figures of the simulation, and what is demanded of them."""
+"""The figures of the simulation."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from bench.goodput_load import Outcome
 from bench.goodput_possible import ClaimRequest, serve
 from tests.fake_gemini import Decision
 
-# What is shorter is the time of a transaction.
+# A shorter wait is only the time of a transaction.
 _SHORTEST_WAIT_SECONDS = 0.1
-# How long every answer of the upstream takes to begin, and how long it takes to learn from one.
+# How long every answer of the upstream takes to begin, and how long it takes to book one.
 FIRST_BYTE_SECONDS, _BOOKING_SECONDS = 0.3, 0.1
 
 
 class Phase(NamedTuple):
-    """What clients saw, what the upstream had decided before, and what it decided meanwhile."""
+    """What the clients got, and the upstream's decisions before and during the phase."""
 
     outcomes: list[Outcome]
     past: list[Decision]
@@ -24,23 +24,23 @@ class Phase(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The figures of a phase.
-
-    possible: answers that an omniscient scheduler would have got. refused: 429s drawn. in_flight: how many requests
-    were in flight at a project, for a model, when a limit of theirs was met for the first time; of all limits together.
-    avoidable: errors for which there was room within the client's patience, and nobody took it. served_otherwise:
-    errors of requests that the omniscient scheduler serves, in place of others that it does not. waits: seconds, of the
-    answers that waited for a key, in order.
-    """
+    """The figures of a phase."""
 
     requests: int
+    # Answers that an omniscient scheduler would have got.
     possible: int
     answered: int
+    # 429s from the upstream.
     refused: int
+    # Requests in flight to a project and model when one of its limits was first reached; the sum over all limits.
     in_flight: int
+    # By status.
     errors: Counter[str]
+    # Errors of requests that would have fit in while their client waited.
     avoidable: int
+    # Errors of requests that the omniscient scheduler serves instead of others.
     served_otherwise: int
+    # How long answers waited for a key, in seconds, in ascending order.
     waits: list[float]
 
     @property
@@ -49,11 +49,11 @@ class Figures(NamedTuple):
 
 
 def figures_of(phase: Phase) -> Figures:
-    """Count what a phase has shown."""
+    """Return the figures of a phase."""
     failed = [outcome for outcome in phase.outcomes if not outcome.is_answered]
     refused = [decision for decision in phase.decisions if decision.violated]
-    outcomes = sorted(phase.outcomes, key=_wish)
-    is_served = [moment < inf for moment in serve(map(_wish, outcomes), phase.past)]
+    outcomes = sorted(phase.outcomes, key=_claim_request)
+    is_served = [moment < inf for moment in serve(map(_claim_request, outcomes), phase.past)]
     return Figures(
         requests=len(phase.outcomes),
         possible=sum(is_served),
@@ -74,18 +74,18 @@ def figures_of(phase: Phase) -> Figures:
 
 
 def _count_room(failed: Iterable[Outcome], decisions: Iterable[Decision]) -> int:
-    """Return for how many of these there was room beside all that was decided, before and after."""
-    return sum(moment < inf for moment in serve(sorted(map(_wish, failed)), decisions))
+    """Return how many of these would still have fit in, beside all requests that were accepted."""
+    return sum(moment < inf for moment in serve(sorted(map(_claim_request, failed)), decisions))
 
 
-def _wish(outcome: Outcome) -> ClaimRequest:
+def _claim_request(outcome: Outcome) -> ClaimRequest:
     return ClaimRequest(outcome.moment, outcome.model, outcome.tokens)
 
 
 def _count_in_flight(phase: Phase) -> int:
-    """Return how many requests were in flight when limits were met that no 429 had named before.
+    """Return how many requests were in flight when a limit was reached that no 429 had reported before.
 
-    In flight is what the upstream decided on within the time that its answers take to begin, before or after.
+    A request counts as in flight if the upstream decided on it within one answer time, before or after.
     """
     named = {name for decision in phase.past for name in _windows(decision)}
     in_flight: set[Decision] = set()

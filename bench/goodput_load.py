@@ -1,4 +1,4 @@
-"""The clients of the simulation: steady ones, bursty ones, and what they see. Asks over HTTP, from one thread."""
+"""The clients of the simulation, steady and bursty. They send real HTTP requests, from one thread."""
 
 import asyncio
 import math
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from bench.goodput_pool import FLASH, LITE
 
 TIMEOUT_SECONDS = 120
-# Of a model: requests a second of steady clients, when demand is neither low nor high.
+# Requests per second of steady clients for each model, at medium demand.
 STEADY = {FLASH: 4.0, LITE: 5.5}
-# How long demand lasts (a share of the phase), and how high it is: below what the limits allow, above, and below.
+# The parts of the phase: length, as a share of the phase, and demand. The middle part exceeds the limits.
 STRETCHES = [(0.3, 0.6), (0.4, 1.4), (0.3, 0.6)]
 BURST_EVERY_SECONDS, BURST_SIZE = (15.0, 20.0), (8, 12)
 _TOKENS_MEDIAN, _TOKENS_SPREAD, _TOKENS_LEAST, _TOKENS_MOST = 150, 0.8, 20, 2_000
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def plan(seconds: float, seed: int) -> list[Request]:
-    """Return the requests of a phase of so many seconds, in order; the same for the same seed."""
+    """Return the requests of a phase in order of time. The same seed gives the same requests."""
     chance = random.Random(seed)
     moments = [(moment, model) for model in STEADY for moment in [*_steady(seconds, STEADY[model], chance)]]
     moments += [(moment, model) for model in STEADY for moment in [*_bursts(seconds, chance)]]
@@ -57,7 +57,7 @@ def plan(seconds: float, seed: int) -> list[Request]:
 
 
 def _steady(seconds: float, per_second: float, chance: random.Random) -> Iterator[float]:
-    """Yield moments of a Poisson process whose rate changes with the stretches."""
+    """Yield the moments of a Poisson process whose rate follows STRETCHES."""
     ends = [share * seconds for share in accumulate(share for share, _ in STRETCHES)]
     highest = max(height for _, height in STRETCHES)
     moment = chance.expovariate(per_second * highest)
@@ -85,7 +85,7 @@ def _request(seconds: float, model: str, chance: random.Random) -> Request:
 
 
 async def ask_all(requests: list[Request], port: int) -> list[Outcome]:
-    """Send each request at its time, however many are under way; return what became of them, in the same order."""
+    """Send each request at its time, whether or not others have finished. Return the outcomes in the same order."""
     start = time.monotonic()
 
     async def ask_in_time(request: Request) -> Outcome:
@@ -100,7 +100,7 @@ async def _ask(request: Request, port: int) -> Outcome:
     said, headers = "", dict[str, str]()
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            said, headers = _read(await _exchange(_written(request), port))
+            said, headers = _read(await _exchange(_encode(request), port))
     except (OSError, TimeoutError) as exc:
         said = type(exc).__name__
     return Outcome(moment, request.model, request.tokens, said, time.monotonic() - start, headers)
@@ -115,7 +115,7 @@ async def _exchange(content: bytes, port: int) -> bytes:
         writer.close()
 
 
-def _written(request: Request) -> bytes:
+def _encode(request: Request) -> bytes:
     body = b'{"contents": [{"parts": [{"text": "%b"}]}], "input_tokens": %d}'
     body %= (
         (b"Seven words of text for Gemini here. " * (request.characters // 36 + 1))[: request.characters],
@@ -134,7 +134,7 @@ def _written(request: Request) -> bytes:
 
 
 def _read(answer: bytes) -> tuple[str, dict[str, str]]:
-    """Return status and headers of an answer; "broken off" in place of the status when it is not whole."""
+    """Return the status and headers of an answer. An incomplete answer has "cut off" in place of the status."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *fields = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
@@ -142,4 +142,4 @@ def _read(answer: bytes) -> tuple[str, dict[str, str]]:
         is_whole = body.endswith(b"0\r\n\r\n")
     else:
         is_whole = len(body) == int(headers.get("content-length", -1))
-    return (status.split(" ")[1] if is_whole else "broken off"), headers
+    return (status.split(" ")[1] if is_whole else "cut off"), headers

@@ -1,6 +1,6 @@
-"""The made-up projects of the simulation, with keys and limits as Google's tiers have them.
+"""The projects of the simulation, with keys and limits like those of Google's tiers.
 
-python -m bench.goodput_pool fill puts their keys into the product's database, and tell their limits.
+`python -m bench.goodput_pool fill` adds their keys to the product's database; `set-limits` sets their limits.
 """
 
 import sys
@@ -11,7 +11,7 @@ FLASH, LITE = "gemini-2.5-flash", "gemini-2.5-flash-lite"
 
 
 class Limit(NamedTuple):
-    """What a project may ask of a model: requests a minute, requests a day, input tokens a minute. None: no limit."""
+    """The limits of a project for a model: requests per minute and per day, input tokens per minute. None: no limit."""
 
     per_minute: int
     per_day: int | None = None
@@ -19,12 +19,12 @@ class Limit(NamedTuple):
 
 
 class Tier(NamedTuple):
-    """Projects with the same limits. is_told: the pool is told which keys are in one project."""
+    """Projects with the same limits. is_named: the pool knows which keys belong to one project."""
 
     name: str
     projects: int
     keys_of_each: int
-    is_told: bool
+    is_named: bool
     limits: dict[str, Limit]
 
 
@@ -33,7 +33,7 @@ class Project(NamedTuple):
 
     name: str
     secrets: list[str]
-    is_told: bool
+    is_named: bool
     limits: dict[str, Limit]
 
 
@@ -49,18 +49,18 @@ TIERS = [
 
 
 def projects() -> Iterator[Project]:
-    """Yield every project of TIERS, always with the same secrets."""
+    """Yield every project of TIERS. The secrets are the same each time."""
     number = 0
     for tier in TIERS:
         for index in range(1, tier.projects + 1):
             secrets = [f"AIza{number + key:035}" for key in range(tier.keys_of_each)]
             number += tier.keys_of_each
             name = f"{tier.name}-{index}" if tier.projects > 1 else tier.name
-            yield Project(name, secrets, tier.is_told, tier.limits)
+            yield Project(name, secrets, tier.is_named, tier.limits)
 
 
 def fill() -> None:
-    """Make the database and put all keys into it; of the projects only the names that are told."""
+    """Create the database and add all keys, with the names of those projects that the pool knows."""
     import django  # noqa: PLC0415  # only the child process is a Django
 
     django.setup()
@@ -71,11 +71,11 @@ def fill() -> None:
 
     call_command("migrate", verbosity=0)
     for project in projects():
-        add_keys(project.secrets, timezone.now(), project=project.name if project.is_told else "")
+        add_keys(project.secrets, timezone.now(), project=project.name if project.is_named else "")
 
 
-def tell() -> None:
-    """Set all limits by hand, also those that were learned: nothing is left to be found out."""
+def set_limits() -> None:
+    """Set all limits, so that none has to be learned from a 429."""
     import django  # noqa: PLC0415  # only the child process is a Django
 
     django.setup()
@@ -93,4 +93,4 @@ def tell() -> None:
 
 
 if __name__ == "__main__":
-    {"fill": fill, "tell": tell}[sys.argv[1]]()
+    {"fill": fill, "set-limits": set_limits}[sys.argv[1]]()

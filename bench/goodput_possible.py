@@ -1,10 +1,9 @@
-"""What could have been served: an omniscient scheduler, that knows what is in every window, and draws no 429.
+"""What could have been served: an omniscient scheduler that knows every limit and window, and never gets a 429.
 
-It plans with all limits. Where it has a choice between projects with room, it chooses by what can be known: the limits
-that the upstream had told before. So it does not save a project up for small requests of which nobody knows that its
-tokens are limited.
+Among projects with room, it chooses only by what the product could know: the limits that the upstream had reported by
+then. So it does not reserve a project for small requests while the token limit of that project is unknown.
 
-Its windows are those of `tests/fake_gemini.py`, written a second time: an error in one of them shows.
+Its windows repeat those of `tests/fake_gemini.py` independently, so that an error in either of them shows.
 """
 
 import math
@@ -25,7 +24,7 @@ _PACIFIC = ZoneInfo("America/Los_Angeles")
 
 
 class ClaimRequest(NamedTuple):
-    """A request that wants to be served. moment: of its arrival, by `time.time()`. tokens: of its input."""
+    """A request to be served. moment: of its arrival, by `time.time()`. tokens: of its input."""
 
     moment: float
     model: str
@@ -42,11 +41,11 @@ class _Use(NamedTuple):
 
 
 class Quota:
-    """A limit, and the requests that use it: past and planned ones, in the order of time."""
+    """A limit, and the past and planned requests that count against it, in order of time."""
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._uses: list[_Use] = []
         self._on_day: Counter[date] = Counter()
 
@@ -55,31 +54,31 @@ class Quota:
         insort(self._uses, _Use(moment, tokens))
         self._on_day[_day(moment)] += 1
 
-    def tell(self, windows: Iterable[str]) -> None:
-        """Learn which windows a 429 named."""
-        self._told.update(windows)
+    def report(self, windows: Iterable[str]) -> None:
+        """Note which windows a 429 reported."""
+        self._reported.update(windows)
 
     def opening(self, tokens: int, moment: float, until: float) -> float:
-        """Return the first moment of these two and between them at which a request fits; infinity if there is none."""
+        """Return the first moment from `moment` to `until` at which a request fits, or infinity."""
         first = bisect_right(self._uses, moment, key=lambda use: use.leaves_at)
         last = bisect_right(self._uses, until, key=lambda use: use.leaves_at)
         openings = [moment, *(use.leaves_at for use in self._uses[first:last])]
         return next((opening for opening in openings if self._fits(tokens, opening)), math.inf)
 
     def rank(self, tokens: int, moment: float) -> tuple[float, float]:
-        """Return the order of choice: how many more such requests fit, as far as can be known; then the last use."""
+        """Return the sort key: most room for such requests first, as far as is known, then least recently used."""
         minute = self._minute(moment)
         left = [math.inf]
-        if PER_MINUTE in self._told:
+        if PER_MINUTE in self._reported:
             left.append(self._limit.per_minute - len(minute))
-        if PER_DAY in self._told and self._limit.per_day is not None:
+        if PER_DAY in self._reported and self._limit.per_day is not None:
             left.append(self._limit.per_day - self._on_day[_day(moment)])
-        if TOKENS_PER_MINUTE in self._told and self._limit.tokens_per_minute is not None:
+        if TOKENS_PER_MINUTE in self._reported and self._limit.tokens_per_minute is not None:
             left.append((self._limit.tokens_per_minute - sum(use.tokens for use in minute)) / tokens)
         return -min(left), minute[-1].moment if minute else 0.0
 
     def _fits(self, tokens: int, moment: float) -> bool:
-        """Tell whether a request can come in at `moment`, between the others, so that none of them is refused."""
+        """Tell whether a request at `moment` fits among the others, so that none is refused."""
         if self._limit.per_day is not None and self._on_day[_day(moment)] >= self._limit.per_day:
             return False
         later = self._uses[bisect_right(self._uses, moment, key=lambda use: use.moment) :]
@@ -97,32 +96,32 @@ class Quota:
         return self._uses[first : bisect_right(self._uses, end, key=lambda use: use.moment)]
 
 
-def serve(wishes: Iterable[ClaimRequest], past: Iterable[Decision]) -> list[float]:
-    """Return when each wish is served, first come first served: as early as it can be, infinity where never.
+def serve(requests: Iterable[ClaimRequest], past: Iterable[Decision]) -> list[float]:
+    """Return when each request is served, first come, first served: as early as possible, or infinity if never.
 
-    past: what has happened to the quotas. Of several projects with room the one with most left is taken, as far as the
-    past has told limits, and of equal ones the least recently used.
+    past: the upstream's earlier decisions. Among projects with room, the one with the most room is used, as far as its
+    limits have been reported; among equals, the least recently used.
     """
     quotas = _quotas(past)
-    return [_serve(wish, quotas[wish.model]) for wish in wishes]
+    return [_serve(request, quotas[request.model]) for request in requests]
 
 
-def _serve(wish: ClaimRequest, quotas: list[Quota]) -> float:
-    until = wish.moment + PATIENCE_SECONDS
-    openings = [quota.opening(wish.tokens, wish.moment, until) for quota in quotas]
+def _serve(request: ClaimRequest, quotas: list[Quota]) -> float:
+    until = request.moment + PATIENCE_SECONDS
+    openings = [quota.opening(request.tokens, request.moment, until) for quota in quotas]
     first = min(openings)
     if first < math.inf:
         open_ones = [quota for quota, opening in zip(quotas, openings, strict=True) if opening == first]
-        min(open_ones, key=lambda quota: quota.rank(wish.tokens, first)).add(first, wish.tokens)
+        min(open_ones, key=lambda quota: quota.rank(request.tokens, first)).add(first, request.tokens)
     return first
 
 
 def _quotas(past: Iterable[Decision]) -> dict[str, list[Quota]]:
-    """Return the quotas of all projects by model, as they are after `past`."""
+    """Return the quotas of all projects by model, as they stand after `past`."""
     by_name = {(project.name, model): Quota(limit) for project in projects() for model, limit in project.limits.items()}
     for decision in past:
         quota = by_name[decision.project, decision.model]
-        quota.tell(decision.violated)
+        quota.report(decision.violated)
         if decision.is_accepted:
             quota.add(decision.moment, decision.tokens)
     by_model = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The table of the simulation: the figures of both phases beside what is demanded of them."""
+"""The table of the simulation: the figures of both phases, beside their targets."""
 
 from math import ceil
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from bench.goodput_figures import Figures
 
 _LEAST_SHARE_UNKNOWN, _LEAST_SHARE_KNOWN = 0.97, 0.99
 _MOST_REFUSED = 0.001
-_COLUMNS = ("", "limits unknown", "demanded", "limits known", "demanded")
+_COLUMNS = ("", "limits unknown", "target", "limits known", "target")
 
 
-class _Demand(NamedTuple):
+class _Target(NamedTuple):
     words: str = ""
     is_met: bool = True
 
@@ -19,17 +19,17 @@ class _Demand(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A figure of both phases, and what is demanded of it."""
+    """A figure of both phases, with its targets."""
 
     name: str
     unknown: str
     known: str
-    of_unknown: _Demand = _Demand()
-    of_known: _Demand = _Demand()
+    of_unknown: _Target = _Target()
+    of_known: _Target = _Target()
 
 
 def table(unknown: Figures, known: Figures) -> tuple[str, bool]:
-    """Return the table as aligned text, and whether all demands are met."""
+    """Return the table as aligned text, and whether all targets are met."""
     rows = _rows(unknown, known)
     cells = [_COLUMNS, *((row.name, row.unknown, str(row.of_unknown), row.known, str(row.of_known)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -41,25 +41,25 @@ def table(unknown: Figures, known: Figures) -> tuple[str, bool]:
 
 
 def _rows(unknown: Figures, known: Figures) -> list[_Row]:
-    least = _Demand(f">= {_LEAST_SHARE_UNKNOWN:.0%}", unknown.share >= _LEAST_SHARE_UNKNOWN)
-    least_known = _Demand(f">= {_LEAST_SHARE_KNOWN:.0%}", known.share >= _LEAST_SHARE_KNOWN)
-    to_learn = _Demand("<= in flight", unknown.refused <= unknown.in_flight)
-    few = _Demand(f"<= {_MOST_REFUSED:.1%}", known.refused <= _MOST_REFUSED * known.requests)
+    least = _Target(f">= {_LEAST_SHARE_UNKNOWN:.0%}", unknown.share >= _LEAST_SHARE_UNKNOWN)
+    least_known = _Target(f">= {_LEAST_SHARE_KNOWN:.0%}", known.share >= _LEAST_SHARE_KNOWN)
+    to_learn = _Target("<= in flight", unknown.refused <= unknown.in_flight)
+    few = _Target(f"<= {_MOST_REFUSED:.1%}", known.refused <= _MOST_REFUSED * known.requests)
     return [
         _Row("requests", f"{unknown.requests:,}", f"{known.requests:,}"),
         _Row("answers possible", f"{unknown.possible:,}", f"{known.possible:,}"),
         _Row("answers", f"{unknown.answered:,}", f"{known.answered:,}"),
-        _Row("answers, of the possible", f"{unknown.share:.1%}", f"{known.share:.1%}", least, least_known),
-        _Row("429s drawn", _share(unknown.refused, unknown), _share(known.refused, known), to_learn, few),
-        _Row("in flight when limits were met", str(unknown.in_flight), str(known.in_flight)),
-        _Row("errors of clients", _in_words(unknown), _in_words(known)),
+        _Row("answers, share of the possible", f"{unknown.share:.1%}", f"{known.share:.1%}", least, least_known),
+        _Row("429s received", _share(unknown.refused, unknown), _share(known.refused, known), to_learn, few),
+        _Row("in flight when limits were reached", str(unknown.in_flight), str(known.in_flight)),
+        _Row("errors of clients", _errors(unknown), _errors(known)),
         _Row(
-            "... though there was room in time",
+            "... although there was room in time",
             str(unknown.avoidable),
             str(known.avoidable),
-            _Demand("none", not unknown.avoidable),
+            _Target("none", not unknown.avoidable),
         ),
-        _Row("... which the omniscient served", str(unknown.served_otherwise), str(known.served_otherwise)),
+        _Row("... that the omniscient scheduler served", str(unknown.served_otherwise), str(known.served_otherwise)),
         _Row("answers that waited", f"{len(unknown.waits):,}", f"{len(known.waits):,}"),
         *(
             _Row(f"... {name}, s", f"{_at(share, unknown.waits):.2f}", f"{_at(share, known.waits):.2f}")
@@ -72,7 +72,7 @@ def _share(count: int, figures: Figures) -> str:
     return f"{count} ({count / figures.requests:.2%})"
 
 
-def _in_words(figures: Figures) -> str:
+def _errors(figures: Figures) -> str:
     return ", ".join(f"{count} x {said}" for said, count in figures.errors.most_common()) or "none"
 
 

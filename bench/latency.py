@@ -1,4 +1,4 @@
-"""What the product adds to a lone request: one connection, against nginx in its place."""
+"""The latency that the product adds: one connection, beside nginx in its place."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ from bench.wrk import rounds
 
 
 def latency() -> list[Row]:
-    """Return the median time of an answer, and what the product adds to nginx's."""
+    """Return the median time of an answer, and how much longer it is than nginx's."""
     upstream_port = free_port()
     ports = {"product": free_port(), "nginx": free_port()}
     with TemporaryDirectory() as temporary:

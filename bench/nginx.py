@@ -1,4 +1,4 @@
-"""Two nginxes: the static upstream, and the limit, a proxy that does nothing but pass requests on."""
+"""Two nginx servers: the static upstream, and a plain proxy, which is the limit of what can be reached."""
 
 import json
 from collections.abc import Iterator
@@ -55,20 +55,20 @@ KEEPING_PROXY = """
 
 @contextmanager
 def static_upstream(folder: Path, ports: list[int]) -> Iterator[None]:
-    """Answer all requests on `ports` with ANSWER, in one worker; `served` tells afterwards how many."""
+    """Answer all requests on `ports` with ANSWER, in one worker. `served` counts them afterwards."""
     servers = [STATIC.format(port=port, log=folder / f"{port}.log", answer=ANSWER) for port in ports]
     with _nginx(folder / "upstream", "".join(servers), port=ports[0], workers=1):
         yield
 
 
 def served(folder: Path, port: int) -> int:
-    """Return how many POSTs were answered with 200 on `port`; exact once the upstream has stopped."""
+    """Return how many POST requests got a 200 on `port`. The number is exact once the upstream has stopped."""
     return (folder / f"{port}.log").read_text().splitlines().count("POST 200")
 
 
 @contextmanager
 def limit(folder: Path, *, upstream_port: int, port: int, keeps_connections: bool = False) -> Iterator[None]:
-    """Pass requests on `port` on to `upstream_port`, in two workers."""
+    """Forward requests from `port` to `upstream_port`, in two workers."""
     http = (KEEPING_PROXY if keeps_connections else PROXY).format(upstream_port=upstream_port, port=port)
     with _nginx(folder / f"limit-{port}", http, port=port, workers=2):
         yield

@@ -1,4 +1,4 @@
-"""The obvious stack: the proxy as one would write it first, with care. It pools keys and counts.
+"""The obvious stack: a careful first version of the proxy. It rotates keys and counts requests.
 
 python -m bench.obvious DATABASE UPSTREAM_PORT PORT
 """
@@ -59,7 +59,7 @@ upstream.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
 
 
 def relay(request: HttpRequest, url: str) -> HttpResponse:
-    """Take the key that rested longest, count it, and pass the call on with it."""
+    """Claim the least recently used key, count the request, and forward it."""
     with transaction.atomic():
         key = Key.objects.select_for_update().order_by("last_used")[:1].get()
         Key.objects.filter(pk=key.pk).update(last_used=timezone.now(), answers=F("answers") + 1)
@@ -78,7 +78,7 @@ application = get_wsgi_application()
 
 
 def main() -> None:
-    """Make the table and twenty keys, then become gunicorn."""
+    """Create the table and twenty keys, then exec gunicorn."""
     database, upstream_port, port = sys.argv[1:]
     with connection.schema_editor() as editor:
         editor.create_model(Key)

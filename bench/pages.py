@@ -1,6 +1,6 @@
-"""What the dashboard's pages cost at a scale that few pools reach, and what they cost the relay meanwhile.
+"""Times of the dashboard's pages with a very large pool, and how much loading them slows the relay.
 
-`python -m bench.pages` fills the database of its environment unless it is full, and prints the times of pages in ms.
+`python -m bench.pages` fills the database of its environment if it is empty, and prints the time of each page in ms.
 """
 
 import json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from django.test import Client
 
 KEYS, DAYS, LOG_ROWS = 1_000, 730, 1_000_000
-FACTOR = 10  # of the free tier's limits: each key does something each day
+FACTOR = 10  # a multiple of the free tier's limits, so that every key is used every day
 BOUND_MS, LOADS, ROUNDS = 300, 15, 3
 PEOPLE = "/dashboard/?range=28d"
 PATHS = [
@@ -50,14 +50,14 @@ NAME, PASSWORD = "bench", "only for a moment"
 
 
 def pages() -> list[Row]:
-    """Return the median ms of each page on the server, and the relay's p99 while somebody loads one all the time."""
+    """Return the median time of each page on the server in ms, and the relay's p99 while a page loads repeatedly."""
     upstream_port, port = free_port(), free_port()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         env = settings_for(folder, upstream_port=upstream_port, port=port)
         command = [sys.executable, "-m", "bench.pages"]
-        told = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-        times: dict[str, float] = json.loads(told)
+        output = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+        times: dict[str, float] = json.loads(output)
         serve = [sys.executable, "manage.py", "serve"]
         with (
             nginx.static_upstream(folder, [upstream_port]),
@@ -71,21 +71,21 @@ def pages() -> list[Row]:
 
 
 def _relay(port: int) -> tuple[float, float]:
-    """Return the relay's p99 in ms while nobody loads a page, and while somebody does."""
+    """Return the relay's p99 in ms, without and with a page loading repeatedly."""
     alone: list[Load] = []
     meanwhile: list[Load] = []
     load(port, threads=1, connections=8, seconds=1)
     for number in range(1, ROUNDS + 1):
         alone.append(load(port, threads=1, connections=8, seconds=5))
-        with _somebody(port) as loaded:
+        with _page_loads(port) as loaded:
             meanwhile.append(load(port, threads=1, connections=8, seconds=5))
         print(f"round {number}: {alone[-1]}, with {len(loaded)} pages {meanwhile[-1]}", file=sys.stderr)
     return statistics.median(each.p99 for each in alone), statistics.median(each.p99 for each in meanwhile)
 
 
 @contextmanager
-def _somebody(port: int) -> Iterator[list[float]]:
-    """Log in, and load a page again and again until the end; yield the list of how long each took, in seconds."""
+def _page_loads(port: int) -> Iterator[list[float]]:
+    """Log in, and load a page repeatedly until the end. Yield the list of load times in seconds."""
     address = f"http://127.0.0.1:{port}"
     session = requests.Session()
     form = session.get(f"{address}/admin/login/", timeout=60).text
@@ -95,14 +95,14 @@ def _somebody(port: int) -> Iterator[list[float]]:
     loaded: list[float] = []
     is_over = threading.Event()
 
-    def look() -> None:
+    def load_pages() -> None:
         while not is_over.is_set():
             answer = session.get(address + PEOPLE, timeout=60, allow_redirects=False)
             if answer.status_code != 200:
-                raise RuntimeError(f"{PEOPLE} answered {answer.status_code}: is nobody logged in?")
+                raise RuntimeError(f"{PEOPLE} answered {answer.status_code}. Did the login fail?")
             loaded.append(answer.elapsed.total_seconds())
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=load_pages)
     thread.start()
     try:
         yield loaded
@@ -114,7 +114,7 @@ def _somebody(port: int) -> Iterator[list[float]]:
 
 
 def measure() -> dict[str, float]:
-    """Return the median time of each page in ms, for somebody who is logged in; fills the database if it is empty."""
+    """Return the median time of each page in ms, with a logged-in user. Fill the database first if it is empty."""
     import django  # noqa: PLC0415  # only the child process is a Django
 
     django.setup()
@@ -149,7 +149,7 @@ def _median(client: "Client", path: str) -> float:
 
 
 def _fill() -> None:
-    """Make the pool and its past, and limits that a load of the relay does not reach."""
+    """Create the pool and its history, with limits that the relay's load does not reach."""
     from django.contrib.auth.models import User  # noqa: PLC0415
     from django.db import connection  # noqa: PLC0415
     from django.utils import timezone  # noqa: PLC0415
@@ -162,14 +162,14 @@ def _fill() -> None:
     began, moment = time.perf_counter(), timezone.now()
     User.objects.create_superuser(NAME, password=PASSWORD)
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA cache_size=-1500000")  # or each row of a day reads and writes a page of an index
+        cursor.execute("PRAGMA cache_size=-1500000")  # otherwise each row of a day reads and writes an index page
         cursor.execute("PRAGMA synchronous=OFF")
     made = fill(Plan(KEYS, DAYS, LOG_ROWS, FACTOR, late=0), moment, seed=1)
     Quota.objects.of_models().update(requests_per_minute=10**6, input_tokens_per_minute=10**9, requests_per_day=10**6)
     Quota.objects.recompute(Quota.objects.values_list("project", flat=True), moment)
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()  # the next one is as the product has it
+    connection.close()  # the next connection has the product's settings
     print(f"{made}: filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""Starts the contestants, waits until they answer, reads their memory and CPU time, and stops them."""
+"""Starts the servers to compare, waits until they are ready, reads their memory and CPU time, and stops them."""
 
 import os
 import random
@@ -17,18 +17,18 @@ from time import monotonic, sleep
 DATABASE = "keymanager.sqlite3"
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_SECONDS = 60
-# Nothing else comes along: the settings of somebody's shell would be measured in place of ours.
+# Only these variables: settings from the user's shell would change what is measured.
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONUNBUFFERED": "1"}
 
 
 def raise_open_files() -> None:
-    """Raise the soft limit of open files to the hard one, for this process and for all that it starts."""
+    """Raise the soft limit of open files to the hard limit, for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
+    """Return a free port on the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -45,11 +45,11 @@ def running(
 ) -> Iterator[int]:
     """Start `command` in the project's folder; yield its process id once it answers GET /readyz with 200.
 
-    SIGTERM ends it, and SIGKILL a minute later; what it printed is in `log`. RuntimeError if it was never ready, or
-    ended by itself.
+    Stop it with SIGTERM, or with SIGKILL a minute later. Its output goes to `log`. Raise RuntimeError if it is never
+    ready, or exits by itself.
     """
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches us alone, and what it leaves behind can be killed by its group.
+        # A separate session: Ctrl-C reaches only us, and the whole process group can be killed.
         process = Popen(
             command, cwd=ROOT, env={**ENVIRONMENT, **(env or {})}, stdout=output, stderr=STDOUT,
             start_new_session=True,
@@ -58,7 +58,7 @@ def running(
         _wait_until_ready(process, port, log)
         yield process.pid
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with {process.returncode} while it was needed.")
+            raise RuntimeError(f"{process.args!r} exited with {process.returncode} during the benchmark.")
     finally:
         process.terminate()
         with suppress(TimeoutExpired):
@@ -69,7 +69,7 @@ def running(
 
 
 def settings_for(folder: Path, *, upstream_port: int, port: int) -> dict[str, str]:
-    """Return the environment of the product: two workers, its data in `folder`, its keys in `key.txt` there if any."""
+    """Return the environment of the product: two workers, with data and key.txt (if any) in `folder`."""
     return {
         **ENVIRONMENT,
         "DJANGO_SETTINGS_MODULE": "keymanager.settings",
@@ -85,7 +85,7 @@ def settings_for(folder: Path, *, upstream_port: int, port: int) -> dict[str, st
 
 @contextmanager
 def product(folder: Path, *, upstream_port: int, port: int, keys: int = 20) -> Iterator[int]:
-    """Run the product with so many made-up keys and its data in `folder`; yield its master's process id."""
+    """Run the product with `keys` sample keys and its data in `folder`. Yield the process ID of its master."""
     letters = string.ascii_letters + string.digits + "_-"
     secrets = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(keys)]
     folder.mkdir()
@@ -97,19 +97,19 @@ def product(folder: Path, *, upstream_port: int, port: int, keys: int = 20) -> I
 
 
 def children(master: int) -> list[int]:
-    """Return the process ids of the direct children of `master`."""
+    """Return the process IDs of the direct children of `master`."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     return [pid for pid in pids if (stat := _stat(pid)) and int(stat[1]) == master]
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU seconds, user and system together, that `pids` have used since they began."""
+    """Return the CPU seconds (user and system) that `pids` have used since they started."""
     ticks = sum(int(stat[11]) + int(stat[12]) for pid in pids if (stat := _stat(pid)))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(pids: list[int]) -> tuple[float, float]:
-    """Return the memory of `pids` in MB: RSS, and PSS, which halves what two of them share."""
+    """Return the memory of `pids` in MB: RSS and PSS. PSS divides shared memory between the processes."""
     rss = sum(_kilobytes(pid, "status", "VmRSS:") for pid in pids)
     return rss / 1024, sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in pids) / 1024
 
@@ -127,7 +127,7 @@ def _wait_until_ready(process: Popen[bytes], port: int, log: Path) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return /proc/PID/stat from the third field on, the state, or nothing when the process is gone."""
+    """Return /proc/PID/stat from the third field (state) on, or nothing if the process is gone."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return []

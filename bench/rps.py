@@ -1,4 +1,4 @@
-"""Requests a second at 32 connections, against nginx in the product's place and against the obvious stack."""
+"""Requests per second with 32 connections, beside nginx in the product's place and the obvious stack."""
 
 import sqlite3
 import sys
@@ -13,7 +13,7 @@ from bench.wrk import rounds
 
 
 def rps() -> list[Row]:
-    """Return throughput, latencies and errors; print what the product counted of what was served."""
+    """Return throughput, latencies and errors. Print how many requests were served, and how many were counted."""
     names = ["product", "nginx", "obvious", "kept"]
     upstreams = {name: free_port() for name in names}
     ports = {name: free_port() for name in names}
@@ -22,7 +22,7 @@ def rps() -> list[Row]:
         obvious = [sys.executable, "-m", "bench.obvious", str(folder / "obvious.sqlite3")]
         obvious += [str(upstreams["obvious"]), str(ports["obvious"])]
         with (
-            # Each has an upstream port of its own, so that what it was served can be told apart.
+            # Each has its own upstream port, so that its requests can be counted.
             nginx.static_upstream(folder, list(upstreams.values())),
             nginx.limit(folder, upstream_port=upstreams["nginx"], port=ports["nginx"]),
             nginx.limit(folder, upstream_port=upstreams["kept"], port=ports["kept"], keeps_connections=True),
@@ -30,7 +30,7 @@ def rps() -> list[Row]:
             product(folder / "product", upstream_port=upstreams["product"], port=ports["product"]),
         ):
             loads = rounds(ports, count=3, threads=2, connections=32, seconds=5)
-        # Only now, all stopped: wrk leaves while answers are on their way, and these count as well.
+        # Count after all have stopped: when wrk exits, some answers are still in transit, and those count too.
         counted, served = _counted(folder / "product"), nginx.served(folder, upstreams["product"])
     print(f"counted {counted:,} of {served:,}\n")
     units = {"requests_per_second": "1/s", "p50": "ms", "p99": "ms", "errors": ""}
@@ -44,7 +44,7 @@ def rps() -> list[Row]:
 
 
 def _counted(folder: Path) -> int:
-    """Return the sum of all answers in the product's database, which nobody has open any more."""
+    """Return the sum of all answers in the product's database, which must not be open anywhere."""
     uri = f"{(folder / DATABASE).as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         [answers] = connection.execute("SELECT coalesce(sum(answers), 0) FROM proxy_dailyusage").fetchone()

@@ -1,4 +1,4 @@
-"""Opens many streams, notes what arrives and when, and judges it at the end. Prints JSON.
+"""Opens many streams, records what arrives and when, and evaluates it at the end. Prints JSON.
 
 python -m bench.stream_load PORT STREAMS RAMP_SECONDS EVENTS INTERVAL_SECONDS
 """
@@ -24,7 +24,7 @@ EVENT = re.compile(rb'"seq":(\d+),"sent":([0-9.]+)\}\r\n\r\n')
 
 
 class Event(NamedTuple):
-    """When event number `seq` left the upstream and when its last byte arrived, in seconds of one clock."""
+    """Event number `seq`: when the upstream sent it, and when its last byte arrived, in seconds of one clock."""
 
     seq: int
     sent: float
@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 
 class Stream(asyncio.Protocol):
-    """One request; while it runs, bytes and times are only put aside."""
+    """One request. While it runs, bytes and times are only stored."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -52,7 +52,7 @@ class Stream(asyncio.Protocol):
             self.ended.set_result(None)
 
     def events(self) -> list[Event]:
-        """Return the events of the answer; ValueError if it broke off."""
+        """Return the events of the answer. Raise ValueError if it was cut off."""
         raw, body = b"".join(self.pieces), bytearray()
         chunk_ends: list[tuple[int, int]] = []  # of each HTTP chunk, its end in `body` and in `raw`
         at = raw.index(b"\r\n\r\n") + 4
@@ -71,7 +71,7 @@ class Stream(asyncio.Protocol):
 
 
 async def run(port: int, streams: int, ramp_seconds: float, length_seconds: float) -> list[Stream]:
-    """Open `streams` evenly over `ramp_seconds`; return those that ended before it took too long."""
+    """Open `streams` evenly over `ramp_seconds`. Return those that ended in time."""
     start = monotonic()
 
     async def stream(number: int) -> Stream:
@@ -88,9 +88,9 @@ async def run(port: int, streams: int, ramp_seconds: float, length_seconds: floa
 
 
 def figures(streams: list[Stream], events: int) -> dict[str, float]:
-    """Return how many `streams` are whole and how evenly they came; in ms, but `last` in seconds.
+    """Return how many `streams` are complete, and how evenly events arrived. Times are in ms, but `last` is in seconds.
 
-    A gap's deviation is how much longer or shorter it is for the client than it was for the upstream.
+    The deviation of a gap is the difference between its length at the client and at the upstream.
     """
     whole: list[list[Event]] = []
     for stream in streams:
@@ -121,9 +121,9 @@ def _p99(values: list[float]) -> float:
 
 
 def main() -> None:
-    """Load, judge, print."""
+    """Load, evaluate, print."""
     port, count, ramp_seconds, events, interval_seconds = (json.loads(argument) for argument in sys.argv[1:])
-    gc.disable()  # a pause here would be taken for one of the product
+    gc.disable()  # a pause here would look like a pause of the product
     start = monotonic()
     streams = asyncio.run(run(port, count, ramp_seconds, events * interval_seconds))
     answer = figures(streams, events)

@@ -1,4 +1,4 @@
-"""An upstream that answers every POST with server-sent events, each of which tells when it was sent.
+"""An upstream that answers every POST with server-sent events, each with the time at which it was sent.
 
 python -m bench.stream_upstream PORT EVENTS INTERVAL_SECONDS [FIRST_BYTE_SECONDS]
 """
@@ -19,7 +19,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Stream(asyncio.Protocol):
-    """One connection, which is kept for the next request unless the client asks for its end."""
+    """One connection. It is kept open for the next request unless the client sends `Connection: close`."""
 
     transport: asyncio.Transport
 
@@ -56,7 +56,7 @@ class Stream(asyncio.Protocol):
             self.send(0)
 
     def send(self, seq: int) -> None:
-        """Send event `seq` and plan the next one, by the clock of the start, so that delays do not add up."""
+        """Send event `seq` and schedule the next one relative to the start, so that delays do not add up."""
         if self.transport.is_closing():
             return
         event = EVENT % (seq + 1, seq, monotonic())

@@ -1,4 +1,4 @@
-"""A thousand streams at once: whole, on time, evenly? Against the same load straight at the upstream."""
+"""A thousand streams at once: complete, on time, even? Beside the same load sent directly to the upstream."""
 
 import json
 import sys
@@ -28,24 +28,24 @@ FIGURES: list[tuple[str, str, str, Callable[[list[float]], float]]] = [
 
 
 def streams() -> list[Row]:
-    """Return figures of STREAMS streams through the product and straight from the upstream."""
-    ports = {"straight": free_port(), "product": free_port()}
+    """Return the figures of STREAMS streams, through the product and directly from the upstream."""
+    ports = {"direct": free_port(), "product": free_port()}
     upstream = [sys.executable, "-m", "bench.stream_upstream"]
-    upstream += [str(ports["straight"]), str(EVENTS), str(INTERVAL_SECONDS)]
+    upstream += [str(ports["direct"]), str(EVENTS), str(INTERVAL_SECONDS)]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with (
-            running(upstream, port=ports["straight"], log=folder / "upstream.log"),
-            product(folder / "product", upstream_port=ports["straight"], port=ports["product"]) as master,
+            running(upstream, port=ports["direct"], log=folder / "upstream.log"),
+            product(folder / "product", upstream_port=ports["direct"], port=ports["product"]) as master,
         ):
             for number in range(1, ROUNDS + 1):
                 for name, port in ports.items():
                     rounds[name].append(_round(port, children(master) if name == "product" else []))
                     print(f"{STREAMS} streams, round {number}, {name}: {rounds[name][-1]}", file=sys.stderr)
-    ours, straight = rounds["product"], rounds["straight"]
+    ours, direct = rounds["product"], rounds["direct"]
     return [
-        Row("streams", figure, unit, together(_column(ours, name)), together(_column(straight, name)) or None)
+        Row("streams", figure, unit, together(_column(ours, name)), together(_column(direct, name)) or None)
         for figure, unit, name, together in FIGURES
     ]
 
@@ -55,7 +55,7 @@ def _column(rounds: list[dict[str, float]], name: str) -> list[float]:
 
 
 def _round(port: int, workers: list[int]) -> dict[str, float]:
-    """Return what the load generator saw at `port`, and what the `workers` used meanwhile."""
+    """Return the load generator's figures for `port`, and the memory and CPU time of the `workers`."""
     numbers = [port, STREAMS, RAMP_SECONDS, EVENTS, INTERVAL_SECONDS]
     before = cpu_seconds(workers)
     command = [sys.executable, "-m", "bench.stream_load", *map(str, numbers)]

@@ -1,10 +1,10 @@
-"""One row of figures, and how rows are printed."""
+"""A row of figures, and the table that prints them."""
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A figure of the product beside that of its reference and of the obvious stack, in one `unit`."""
+    """A figure of the product, its reference and the obvious stack, all in `unit`."""
 
     part: str
     figure: str
@@ -15,7 +15,7 @@ class Row(NamedTuple):
 
 
 def table(rows: list[Row]) -> str:
-    """Return `rows` as aligned text; a ratio is the product's figure over the one before it."""
+    """Return `rows` as aligned text. A ratio divides the product's figure by the one to its left."""
     heading = ("part", "figure", "unit", "product", "reference", "ratio", "obvious", "ratio")
     cells = [heading, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""Runs wrk, the load generator of requests that are answered at once."""
+"""Runs wrk, the load generator for short requests."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ PATH = "/v1beta/models/gemini-2.5-flash:generateContent"
 
 
 class Load(NamedTuple):
-    """What one contestant did: `p50` and `p99` in ms, `errors` of sockets and of statuses above 399."""
+    """The result of one run. p50 and p99: milliseconds. errors: socket errors and statuses of 400 and above."""
 
     requests_per_second: float
     p50: float
@@ -39,7 +39,7 @@ def rounds(
     connections: int,
     seconds: int,
 ) -> dict[str, Load]:
-    """Load the contestants in turn, `count` times after a warm-up; return medians, and sums of errors."""
+    """Load the servers in turn, `count` times after a warm-up. Return medians, and sums of errors."""
     loads: dict[str, list[Load]] = {name: [] for name in ports}
     for number in range(count + 1):
         for name, port in ports.items():

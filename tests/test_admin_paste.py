@@ -59,7 +59,7 @@ def test_a_preview_says_what_each_line_is_and_writes_nothing(clerk: Client) -> N
 
     found = preview(clerk, PASTED)
 
-    assert found["told"].startswith("3 would be added, 1 known, 1 repeated, 1 malformed (line 5). ")
+    assert found["summary"].startswith("3 would be added, 1 known, 1 repeated, 1 malformed (line 5). ")
     assert found["button"] == "Add these 3 keys"
     assert found["left_out"] == [5]
     assert [(line.number, line.label, line.verdict) for line in Preview.of(PASTED, "").lines] == [
@@ -97,7 +97,7 @@ def test_no_key_is_in_a_preview_and_nobody_keeps_it(clerk: Client) -> None:
 def test_a_preview_names_the_project_the_keys_go_to(clerk: Client, project: str, words: str) -> None:
     add_keys([ONE, THREE], timezone.now(), project="team")
 
-    assert words in preview(clerk, TWO, project)["told"]
+    assert words in preview(clerk, TWO, project)["summary"]
     assert Project.objects.count() == 1
 
 
@@ -107,7 +107,7 @@ def test_one_key_is_called_one_key(clerk: Client) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n\n"])
 def test_a_preview_of_nothing_says_nothing(clerk: Client, text: str) -> None:
-    assert preview(clerk, text) == {"told": "", "lines": "", "button": "", "left_out": []}
+    assert preview(clerk, text) == {"summary": "", "lines": "", "button": "", "left_out": []}
 
 
 def test_where_all_keys_are_known_there_is_nothing_to_add(clerk: Client) -> None:
@@ -115,7 +115,7 @@ def test_where_all_keys_are_known_there_is_nothing_to_add(clerk: Client) -> None
 
     found = preview(clerk, ONE)
 
-    assert (found["told"], found["button"]) == ("0 would be added, 1 known, 0 malformed.", "")
+    assert (found["summary"], found["button"]) == ("0 would be added, 1 known, 0 malformed.", "")
 
 
 def test_a_long_preview_shows_malformed_lines_before_all_others(

@@ -140,7 +140,7 @@ class ApiKeyAdmin(KeyAdmin):
             raise PermissionDenied
         preview = Preview.of(request.POST.get("secrets", ""), request.POST.get("project_name", ""))
         content = {
-            "told": preview.told(),
+            "summary": preview.summary(),
             "lines": render_to_string("admin/proxy/apikey/_preview.html", {"preview": preview}).strip(),
             "button": preview.button,
             "left_out": preview.malformed,

@@ -92,7 +92,7 @@ class Preview:
         """The text of the button that adds the keys; "" when there is nothing to add."""
         return ngettext("Add this key", "Add these %(count)d keys", self.new) % {"count": self.new} if self.new else ""
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a summary: how many keys of each kind, and the project of the new ones; "" for an empty text."""
         if not self.lines:
             return ""

@@ -1,8 +1,8 @@
-"""Writes the made-up pool and its past into an empty database."""
+"""Writes the sample pool and its history into an empty database."""
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from django.db.models import Model
 from proxy.demo.hours import HourRow, first_bytes, key_hours, model_hours
 from proxy.demo.log import log
 from proxy.demo.plan import DemoProject, Plan
-from proxy.demo.pool import make_pool, write_exhaustion, write_quotas, write_rests
-from proxy.demo.usage import HOUR, Day, Spent, days, summed
+from proxy.demo.pool import make_pool, write_exhaustion, write_open_ended_exhaustion, write_quotas
+from proxy.demo.usage import HOUR, Day, ExhaustedQuota, days, summed
 from proxy.gemini.quota_day import quota_day
 from proxy.models import ApiKey, DailyUsage, FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
 from proxy.models.history import FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
@@ -24,8 +24,8 @@ _LOG_DAYS = 7
 _MOST_AT_ONCE = 20_000
 
 
-class Made(NamedTuple):
-    """How much was made."""
+class Created(NamedTuple):
+    """How many rows were created."""
 
     keys: int
     projects: int
@@ -34,42 +34,38 @@ class Made(NamedTuple):
 
 
 def is_empty() -> bool:
-    """Tell whether the database has no key, and nothing that any key ever did."""
+    """Tell whether the database has no keys, no usage and no requests."""
     return not any(
         model._default_manager.exists() for model in (ApiKey, DailyUsage, ModelHour, ModelDay, KeyHour, LoggedRequest)
     )
 
 
-def fill(plan: Plan, moment: datetime, seed: int, tell: Callable[[date], object] = lambda _: None) -> Made:
-    """Fill an empty database, in one transaction; the same seed at the same moment makes the same rows.
-
-    tell: called with each quota day that is done.
-    """
+def fill(plan: Plan, moment: datetime, seed: int) -> Created:
+    """Fill an empty database, in one transaction. The same seed at the same moment creates the same rows."""
     rng = random.Random(seed)  # noqa: S311  # nothing here is a secret
     today = quota_day(moment, settings.QUOTA_ZONE)
     with transaction.atomic():
         pool = make_pool(plan, today, moment, rng)
-        spent: list[Spent] = []
+        exhausted: list[ExhaustedQuota] = []
         recent: list[HourRow] = []
         written, counts = 0, Counter[tuple[int, str]]()
         for day in days(pool, plan.days, today, moment, settings.QUOTA_ZONE, rng=rng):
             written += len(day.rows)
             recent += _write_day(day, moment, rng)
-            spent += day.spent
+            exhausted += day.exhausted
             if day.day == today:
                 counts = _by_project(pool, day)
-            tell(day.day)
-        write_exhaustion(spent, moment)
-        write_rests(pool, moment)
+        write_exhaustion(exhausted, moment)
+        write_open_ended_exhaustion(pool, moment)
         write_quotas(pool, counts, today, moment)
         keys = [key.id for project in pool for key in project.keys if key.last >= today]
         _write_log(log(recent, plan.log_rows, keys, moment, refused=settings.EXHAUSTED_STATUS, rng=rng))
         _write_last_used(pool, today, moment, rng)
-    return Made(plan.keys, len(pool), written, plan.log_rows if recent and keys else 0)
+    return Created(plan.keys, len(pool), written, plan.log_rows if recent and keys else 0)
 
 
 def _write_day(day: Day, moment: datetime, rng: random.Random) -> list[HourRow]:
-    """Write a quota day, and return its hours if the log is to know them."""
+    """Write a quota day. Return its hours that are recent enough for the request log."""
     adapt = connection.ops.adapt_datetimefield_value
     moments = {hour: adapt(hour) for hour in day.hours}
     written = day.day.isoformat()
@@ -116,7 +112,7 @@ def _write_last_used(pool: Sequence[DemoProject], today: date, moment: datetime,
 
 
 def _by_project(pool: Sequence[DemoProject], day: Day) -> Counter[tuple[int, str]]:
-    """Return how many answers each project got on a day, by its id and the model."""
+    """Return the number of answers on a day by project ID and model name."""
     project_ids = {key.id: project.id for project in pool for key in project.keys}
     counts = Counter[tuple[int, str]]()
     for row in day.rows:
@@ -128,7 +124,7 @@ _TOKENS = ("prompt_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
 
 
 def insert(model: type[Model], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Insert rows that are ready for the database. Not bulk_create, which takes five times as long for two years."""
+    """Insert rows without the ORM: for two years of history, bulk_create takes five times as long."""
     marks = ", ".join(["%s"] * len(columns))
     statement = f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608  # our names
     with connection.cursor() as cursor:

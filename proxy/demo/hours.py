@@ -1,4 +1,4 @@
-"""What the hours of a made-up quota day hold: sums of models and keys, and times to the first byte. No database."""
+"""Splits a sample quota day into hours, by model, by key and by time to the first byte. No database."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from proxy.demo.plan import MODELS
 from proxy.demo.usage import Day, spread
 from proxy.models.history import first_byte_step
 
-_SIGMA_STEPS = 2.6  # the natural logarithm of a time strays by 0.45
+_SIGMA_STEPS = 2.6  # the natural logarithm of a time has a standard deviation of 0.45
 _STEPS = range(-8, 11)
 
 
@@ -31,7 +31,7 @@ class HourRow(NamedTuple):
 
     @property
     def outcomes(self) -> tuple[int, int, int, int]:
-        """How many requests ended in each way, in the order of `Outcome`."""
+        """The number of requests with each outcome, in the order of `Outcome`."""
         return self[2:6]
 
 
@@ -55,7 +55,7 @@ class StepRow(NamedTuple):
 
 
 def model_hours(day: Day, rng: random.Random) -> Iterator[HourRow]:
-    """Yield what each model did in each hour; answered and failed add up to the day's answers."""
+    """Yield the hours of each model. The answered and failed requests add up to the day's answers."""
     for model_name, sums in day.by_model().items():
         good = sums.answers - sums.errors
         after_fail_over = min(sums.refusals, good)
@@ -63,7 +63,7 @@ def model_hours(day: Day, rng: random.Random) -> Iterator[HourRow]:
         outcomes = [
             spread(total, day.shares, rng) for total in (good - after_fail_over, after_fail_over, refused, sums.errors)
         ]
-        # Tokens come with answers, hour by hour.
+        # Only answered requests have tokens.
         answered = list(accumulate(map(sum, zip(*outcomes[:2], strict=True))))
         shares = [number / answered[-1] for number in answered] if good else day.shares
         tokens = [spread(total, shares, rng) for total in sums[3:]]
@@ -73,7 +73,7 @@ def model_hours(day: Day, rng: random.Random) -> Iterator[HourRow]:
 
 
 def key_hours(day: Day, rng: random.Random) -> Iterator[KeyRow]:
-    """Yield what each key did in each hour."""
+    """Yield the hours of each key."""
     for key_id, sums in day.by_key().items():
         good = spread(sums.answers - sums.errors, day.shares, rng)
         errors = spread(sums.errors, day.shares, rng)
@@ -84,7 +84,7 @@ def key_hours(day: Day, rng: random.Random) -> Iterator[KeyRow]:
 
 
 def first_bytes(row: HourRow, *, is_bad: bool, rng: random.Random) -> Iterator[StepRow]:
-    """Yield how many answers of an hour had their first byte after so long."""
+    """Spread the answers of an hour over the steps of the first-byte histogram."""
     median = first_byte_ms(row.model_name, is_bad=is_bad) * rng.lognormvariate(0, 0.15)
     middle = first_byte_step(round(median))
     for distance, answers in zip(_STEPS, spread(row.at_once + row.after_fail_over, _NORMAL, rng), strict=True):
@@ -93,12 +93,12 @@ def first_bytes(row: HourRow, *, is_bad: bool, rng: random.Random) -> Iterator[S
 
 
 def first_byte_ms(model_name: str, *, is_bad: bool) -> float:
-    """Return the median time to a model's first byte."""
+    """Return the median time to a model's first byte, in milliseconds."""
     return MODELS[model_name].first_byte_ms * (2.3 if is_bad else 1)
 
 
 def _normal() -> list[float]:
-    """Return the share of answers up to each of the steps; the last one is 1."""
+    """Return the cumulative share of answers for each step. The last is 1."""
     shares = [(1 + math.erf((step + 0.5) / _SIGMA_STEPS / math.sqrt(2))) / 2 for step in _STEPS]
     return [*shares[:-1], 1.0]
 

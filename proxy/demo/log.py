@@ -1,4 +1,4 @@
-"""Made-up rows of the log, out of the sums of its hours. No database."""
+"""Sample rows of the request log, drawn from the hourly sums. No database."""
 
 import json
 import random
@@ -13,11 +13,11 @@ from proxy.demo.usage import HOUR
 from proxy.models import Outcome
 
 _FAILURES = [(400, 3), (404, 1), (500, 2), (502, 1), (503, 5), (499, 1)]
-_RECENT = 8  # the last ones are minutes ago
+_RECENT = 8  # this many requests began in the last minutes
 
 
 class Logged(NamedTuple):
-    """Fields of LoggedRequest, in its order, without its id."""
+    """Fields of LoggedRequest, in its order, without the ID."""
 
     began: datetime
     request_id: str
@@ -40,7 +40,7 @@ class Logged(NamedTuple):
 def log(
     rows: Sequence[HourRow], number: int, keys: Sequence[int], moment: datetime, *, refused: int, rng: random.Random
 ) -> Iterator[Logged]:
-    """Yield so many requests, oldest first, spread as the hours say. refused: the status of those without a key."""
+    """Yield `number` requests, oldest first, in the hours of `rows`. refused: the status when no key was available."""
     if not rows or not keys:
         return
     weights = list(accumulate(sum(row.outcomes) for row in rows))
@@ -51,7 +51,7 @@ def log(
         if place >= number - _RECENT:
             began = max(began, moment - timedelta(seconds=(number - place) * 37))
         outcome = rng.choices(list(Outcome), row.outcomes)[0]
-        yield _request(row, began, outcome, *_tries(outcome, keys, refused, rng), rng=rng)
+        yield _request(row, began, outcome, *_attempts(outcome, keys, refused, rng), rng=rng)
 
 
 def _within(hour: datetime, moment: datetime, rng: random.Random) -> datetime:
@@ -70,7 +70,7 @@ def _request(
     model = MODELS[row.model_name]
     is_answered = status < 400
     waited = int(rng.lognormvariate(7, 1)) if len(attempts) != 1 and rng.random() < 0.3 else 0
-    is_told = is_answered or outcome is Outcome.FAILED
+    has_first_byte = is_answered or outcome is Outcome.FAILED
     typical = first_byte_ms(row.model_name, is_bad=False)
     first = waited + int(typical * rng.lognormvariate(0, 0.45) * (1 if is_answered else 0.2)) + 40 * len(attempts)
     size = rng.lognormvariate(-0.1, 0.5)
@@ -79,12 +79,12 @@ def _request(
     key_id = attempts[-1][0] if attempts else None
     return Logged(
         began, f"{rng.getrandbits(64):016x}", "POST", model.action, row.model_name, json.dumps(attempts), status,
-        int(outcome), waited, first if is_told else None, duration, prompt, output, thinking, cached, key_id,
+        int(outcome), waited, first if has_first_byte else None, duration, prompt, output, thinking, cached, key_id,
     )  # fmt: skip
 
 
-def _tries(outcome: Outcome, keys: Sequence[int], refused: int, rng: random.Random) -> tuple[int, list[list[int]]]:
-    """Return the status that the client got, and what each key that was tried answered."""
+def _attempts(outcome: Outcome, keys: Sequence[int], refused: int, rng: random.Random) -> tuple[int, list[list[int]]]:
+    """Return the status that the client got, and the key ID and status of each attempt."""
     if outcome is Outcome.AT_ONCE:
         return 200, [[rng.choice(keys), 200]]
     several = rng.sample(keys, min(rng.choice((2, 2, 2, 3)), len(keys)))

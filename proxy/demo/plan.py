@@ -1,4 +1,4 @@
-"""Which keys, projects and models the made-up pool has. No database."""
+"""The keys, projects and models of the sample pool. No database."""
 
 import random
 import string
@@ -12,22 +12,23 @@ from proxy.gemini.refusals import Limits
 
 _LETTERS = string.ascii_letters + string.digits + "_-"
 _NAMES = ("search", "chat", "summaries", "translation", "support", "reports", "newsletter", "tagging", "mail", "notes")
-_KEYS_OF_PROJECTS = (1, 2, 1, 1, 3, 1, 1, 5)  # and again from the beginning
-_WITHOUT_A_NAME = 4  # each fourth project: its name is not known, so it has one key
-_WITHOUT_LIMITS = 6  # each sixth project: Google has told no limit yet
-_PAID = 9
+_KEYS_OF_PROJECTS = (1, 2, 1, 1, 3, 1, 1, 5)  # repeated from the start
+_WITHOUT_A_NAME = 4  # every fourth project: its name is unknown, so it has one key
+_WITHOUT_LIMITS = 6  # every sixth project: Google has not reported its limits yet
+_PAID = 9  # every ninth project: its limits are those of a paid tier
 
 
 class ModelPlan(NamedTuple):
-    """limits: of the free tier. share: of a day's requests that are asked on an ordinary day.
+    """A model, and what its requests are like."""
 
-    first_byte_ms: the median. Tokens: of an answer, on average.
-    """
-
+    # Of the free tier.
     limits: Limits
+    # The share of the daily limit that is used on an ordinary day.
     share: float
+    # The median.
     first_byte_ms: int
     action: str
+    # The average tokens of an answer.
     prompt: int
     output: int
     thinking: int
@@ -47,36 +48,40 @@ MODELS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much there is to be. factor: how many times the limits of the free tier every project has.
-
-    late: the share of keys that joined the pool after the first day.
-    """
+    """How much to create."""
 
     keys: int = 40
     days: int = 120
     log_rows: int = 5000
+    # The limits of every project, as a multiple of the free tier's.
     factor: int = 1
+    # The share of keys that were added after the first day.
     late: float = 0.3
 
 
 @dataclass(slots=True)
 class DemoKey:
-    """A key of the pool, from the first to the last of its quota days. id: 0 until it is in the database."""
+    """A key of the pool."""
 
     name: str
     secret: str
+    # 0 until the key is in the database.
     id: int = 0
+    # The first and the last quota day on which it is used.
     first: date = date.min
     last: date = date.max
 
 
 @dataclass(slots=True)
 class DemoProject:
-    """A project with its keys. name: "" while it is not known. appetite: how much more than others it asks."""
+    """A project with its keys."""
 
+    # "" if the name is unknown.
     name: str
+    # Its limits, as a multiple of the free tier's.
     factor: int
     has_known_limits: bool
+    # Its requests, as a multiple of an average project's.
     appetite: float
     keys: list[DemoKey] = field(default_factory=list)
     id: int = 0
@@ -87,7 +92,7 @@ class DemoProject:
 
 
 def projects(plan: Plan, rng: random.Random) -> list[DemoProject]:
-    """Return projects with as many keys as planned."""
+    """Return projects that have `plan.keys` keys between them."""
     made: list[DemoProject] = []
     left = plan.keys
     for number, name in enumerate(_names()):
@@ -99,7 +104,7 @@ def projects(plan: Plan, rng: random.Random) -> list[DemoProject]:
         made.append(
             DemoProject(
                 name if is_named else "",
-                # With several keys, more is asked of it, too.
+                # Projects with more keys also get more requests.
                 factor=plan.factor * (4 if number % _PAID == _PAID - 1 else 1) * (2 if size > 2 else 1),
                 has_known_limits=number % _WITHOUT_LIMITS != _WITHOUT_LIMITS - 1,
                 appetite=rng.lognormvariate(-0.1, 0.35),
@@ -110,7 +115,7 @@ def projects(plan: Plan, rng: random.Random) -> list[DemoProject]:
 
 
 def _secret(rng: random.Random) -> str:
-    """Return what looks like a key, and can be none: the fourth to the eighth letter of no real key are DEMO."""
+    """Return text that looks like a key but cannot be one: real keys do not start with AIzaDEMO."""
     return "AIzaDEMO" + "".join(rng.choices(_LETTERS, k=31))
 
 

@@ -1,11 +1,11 @@
-"""The made-up pool in the database: keys, projects, quotas, what is wrong with some, and what is exhausted."""
+"""Writes the sample pool: keys, projects, quotas, bad and disabled keys, and exhausted quotas."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from proxy.demo.plan import MODELS, DemoKey, DemoProject, Plan, projects
-from proxy.demo.usage import Spent
+from proxy.demo.usage import ExhaustedQuota
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.models import ApiKey, ExhaustionEvent, GeminiModel, Quota
 from proxy.pool.adding import add_keys
@@ -16,12 +16,12 @@ _FAULTS = [
 ]  # and for how many days
 _ONE_DISABLED_OF = 13
 _DISABLED_FOR_DAYS = 20
-# The service would ask Google about bad keys now and then; not about these.
+# The service checks bad keys with Google now and then. It must not send it these.
 _NEVER_CHECKED = timedelta(days=36_500)
 
 
 def make_pool(plan: Plan, today: date, moment: datetime, rng: random.Random) -> list[DemoProject]:
-    """Put keys, projects and rotations into the database, with the ids they got."""
+    """Create keys, projects and models. Return the projects with their database IDs."""
     for model_name in MODELS:
         GeminiModel.objects.begin(model_name)
     pool = projects(plan, rng)
@@ -45,7 +45,7 @@ def make_pool(plan: Plan, today: date, moment: datetime, rng: random.Random) -> 
 
 
 def _retire(keys: Sequence[DemoKey], today: date, moment: datetime) -> None:
-    """Let some be bad, and some disabled; they did nothing since."""
+    """Mark some keys bad and disable some. They have no usage since then."""
     bad = keys[4 : 4 + len(_FAULTS)]
     for key, (fault, reason, days) in zip(bad, _FAULTS, strict=False):
         key.last = today - timedelta(days=days)
@@ -58,10 +58,10 @@ def _retire(keys: Sequence[DemoKey], today: date, moment: datetime) -> None:
     ApiKey.objects.filter(id__in=[key.id for key in disabled]).disable(moment)
 
 
-def write_exhaustion(spent: Iterable[Spent], moment: datetime) -> None:
-    """Write what ran out on all days, until the reset of each; that of today is in force."""
+def write_exhaustion(exhausted: Iterable[ExhaustedQuota], moment: datetime) -> None:
+    """Write the exhaustion events of all days. Those that have not ended yet take effect."""
     past: list[ExhaustionEvent] = []
-    for event in spent:
+    for event in exhausted:
         if event.until > moment:
             key = ApiKey.objects.select_related("project").get(id=event.key_id)
             refusal = Refusal(event.window, limit=event.limit)
@@ -81,8 +81,8 @@ def write_exhaustion(spent: Iterable[Spent], moment: datetime) -> None:
     ExhaustionEvent.objects.bulk_create(past, batch_size=500)
 
 
-def write_rests(pool: Sequence[DemoProject], moment: datetime) -> None:
-    """Let one project have no credits, and one no access to a model, until somebody acts."""
+def write_open_ended_exhaustion(pool: Sequence[DemoProject], moment: datetime) -> None:
+    """Make one project run out of credits, and deny one access to a model, until they are revived manually."""
     for project, model_name, window, hours in (
         (pool[len(pool) // 2], "", Window.CREDITS, 9),
         (pool[len(pool) // 3], "gemini-3-pro-preview", Window.NONE, 60),
@@ -95,7 +95,7 @@ def write_rests(pool: Sequence[DemoProject], moment: datetime) -> None:
 def write_quotas(
     pool: Sequence[DemoProject], counts: Mapping[tuple[int, str], int], today: date, moment: datetime
 ) -> None:
-    """Write the limits that are known, and what each project (by its id) was answered today by each model."""
+    """Write the known limits, and today's number of answers by project ID and model name."""
     for project in pool:
         for model_name in MODELS:
             limits = project.limits_of(model_name)

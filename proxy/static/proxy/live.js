@@ -1,4 +1,4 @@
-// Adds requests on top of the log as they arrive. Paused by its button, and while nobody looks.
+// Adds new requests to the top of the log. Pauses when its button is pressed, and while the page is hidden.
 "use strict";
 
 const EVERY_MS = 1500;
@@ -11,10 +11,10 @@ if (live) {
   let isPaused = false;
   let arrived = 0;
 
-  const say = (text) => { if (status.textContent !== text) status.textContent = text; };
-  const tell = () => say(isPaused ? live.dataset.paused : arrived ? `${live.dataset.live}, ${live.dataset.arrived} ${arrived}` : live.dataset.live);
+{ if (status.textContent !== text) status.textContent = text; }; =>   const show = (text) => { if (status.textContent !== text) status.textContent = text; }; => { if (status.textContent !== text) status.textContent = text; };
+say(isPaused =>   const showStatus = () => show(isPaused => say(isPaused ? live.dataset.paused : arrived ? `${live.dataset.live}, ${live.dataset.arrived} ${arrived}` : live.dataset.live);
 
-  async function look() {
+  async function update() {
     if (isPaused || document.hidden) return;
     const address = new URL(location.href);
     address.searchParams.set("after", newest);
@@ -26,29 +26,29 @@ if (live) {
       const rows = document.createElement("tbody");
       rows.innerHTML = await response.text();
       const count = rows.rows.length;
-      if (count && !body) location.reload();  // the first request of all: the page has no table yet
+      if (count && !body) location.reload();  // the first request ever: the page has no table yet
       if (count && body) {
         [...rows.rows].forEach((row) => row.classList.add("new"));
         body.prepend(...rows.rows);
         while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
         arrived += count;
       }
-      tell();
+      showStatus();
     } catch {
-      say(live.dataset.lost);
+      show(live.dataset.lost);
     }
   }
 
   button.addEventListener("click", () => {
     isPaused = !isPaused;
     button.setAttribute("aria-pressed", isPaused);
-    tell();
-    look();
+    showStatus();
+    update();
   });
   live.hidden = false;
-  tell();
-  (async function goOn() {
-    await look();
-    setTimeout(goOn, EVERY_MS);
+  showStatus();
+  (async function poll() {
+    await update();
+    setTimeout(poll, EVERY_MS);
   })();
 }

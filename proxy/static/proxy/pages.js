@@ -1,4 +1,4 @@
-// Draws the charts of a page, in the colors of its light or dark mode. The tables below them say the same.
+// Draws the charts of a page, in the colors of its light or dark theme. The tables below them have the same data.
 "use strict";
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

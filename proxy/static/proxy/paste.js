@@ -1,68 +1,68 @@
-// Says what pasted keys are, line by line, before they are added. The first press on the button only shows that.
+// Shows what each pasted line is before the keys are added. The first click on the button only loads this preview.
 "use strict";
 
 const PAUSE_MS = 400;
-const READ_MS = 500;  // who presses the button just when the preview comes has not read it
+const READ_MS = 500;  // a click just as the preview appears was meant for the button before it
 const preview = document.querySelector(".paste");
 
 if (preview) {
   const form = preview.closest("form");
   const { secrets, project_name: project, _save: save } = form.elements;
-  const [told, lines] = [preview.querySelector(".told"), preview.querySelector(".lines")];
+  const [summary, lines] = [preview.querySelector(".summary"), preview.querySelector(".lines")];
   const leftOut = Object.assign(document.createElement("input"), { type: "hidden", name: "left_out" });
-  const word = save.value;
+  const label = save.value;
   let isShown = false;
   let timer;
-  let rest;
-  let asked = new AbortController();
+  let enableTimer;
+  let pending = new AbortController();
 
-  function forget() {
+  function reset() {
     clearTimeout(timer);
-    clearTimeout(rest);
-    asked.abort();
+    clearTimeout(enableTimer);
+    pending.abort();
     save.disabled = false;
     isShown = false;
     leftOut.value = "";
-    save.value = word;
+    save.value = label;
   }
 
-  async function look() {
-    forget();
-    asked = new AbortController();
+  async function loadPreview() {
+    reset();
+    pending = new AbortController();
     const { signal } = asked;
     try {
       const response = await fetch(preview.dataset.address, { method: "POST", body: new FormData(form), signal });
       if (!response.ok || response.redirected) throw new Error(response.status);
       const found = await response.json();
-      told.textContent = found.told;
+      summary.textContent = found.summary;
       lines.innerHTML = found.lines;
       leftOut.value = found.left_out;
-      save.value = found.button || word;
+      save.value = found.button || label;
     } catch {
       if (signal.aborted) return;
-      told.textContent = preview.dataset.lost;
+      summary.textContent = preview.dataset.lost;
       lines.replaceChildren();
     }
     isShown = true;
     save.disabled = true;
-    rest = setTimeout(() => { save.disabled = false; }, READ_MS);
+    enableTimer = setTimeout(() => { save.disabled = false; }, READ_MS);
   }
 
-  function lookSoon() {
-    forget();
-    timer = setTimeout(look, PAUSE_MS);
+  function loadPreviewSoon() {
+    reset();
+    timer = setTimeout(loadPreview, PAUSE_MS);
   }
 
-  secrets.addEventListener("input", lookSoon);
-  project.addEventListener("input", lookSoon);
-  preview.querySelector("button").addEventListener("click", look);
+  secrets.addEventListener("input", loadPreviewSoon);
+  project.addEventListener("input", loadPreviewSoon);
+  preview.querySelector("button").addEventListener("click", loadPreview);
   form.addEventListener("submit", (event) => {
     if (isShown || !secrets.value.trim()) return;
     event.preventDefault();
-    look();
+    loadPreview();
   });
   form.append(leftOut);
   secrets.closest(".form-row").append(preview);
   preview.hidden = false;
-  if (secrets.value) look();
+  if (secrets.value) loadPreview();
 }
