@@ -11,8 +11,14 @@ if (live) {
   let isPaused = false;
   let arrived = 0;
 
-{ if (status.textContent !== text) status.textContent = text; }; =>   const show = (text) => { if (status.textContent !== text) status.textContent = text; }; => { if (status.textContent !== text) status.textContent = text; };
-say(isPaused =>   const showStatus = () => show(isPaused => say(isPaused ? live.dataset.paused : arrived ? `${live.dataset.live}, ${live.dataset.arrived} ${arrived}` : live.dataset.live);
+  function show(text) {
+    if (status.textContent !== text) status.textContent = text;
+  }
+
+  function showStatus() {
+    const counted = arrived ? `${live.dataset.live}, ${live.dataset.arrived} ${arrived}` : live.dataset.live;
+    show(isPaused ? live.dataset.paused : counted);
+  }
 
   async function update() {
     if (isPaused || document.hidden) return;
