@@ -1,4 +1,4 @@
-"""What tests stand on: a pool in a real database file, a fake Gemini as a real HTTP server, the service in front."""
+"""Shared fixtures: a pool in a real database file, a fake Gemini API on a real HTTP server, and the service."""
 
 import json
 import logging
@@ -45,13 +45,13 @@ ReplaceUpstream = Callable[..., None]
 
 
 def fake_secret(name: str) -> str:
-    """Return a key of Google's shape that says its name at the end: AIza, then 35 characters."""
+    """Return a key in Google's format that ends in `name`: AIza, then 35 characters."""
     return "AIza" + f"{name:0>35}"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_log_file() -> Iterator[None]:
-    """Leave the log file of the service alone."""
+    """Keep tests from writing to the log file of the service."""
     root = logging.getLogger()
     files = [handler for handler in root.handlers if isinstance(handler, ConcurrentRotatingFileHandler)]
     for handler in files:
@@ -65,9 +65,9 @@ def no_log_file() -> Iterator[None]:
 def django_db_modify_db_settings(
     tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
 ) -> None:
-    """Put the test database on SQLite into a file: claims about locks and threads mean nothing in memory.
+    """Put the SQLite test database into a file: an in-memory database has other locks.
 
-    Its commits do not wait for the disk: no test cuts the power, and a busy disk slows everything down.
+    Its commits do not wait for the disk: no test needs that, and a busy disk would slow every test down.
     """
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "proxy.sqlite":
@@ -90,7 +90,7 @@ def gemini() -> Iterator[FakeGemini]:
 
 @pytest.fixture
 def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    """The relay's parts, in this process: the fake as upstream, and the ledger with an empty queue."""
+    """The relay in this process, with the fake API as its upstream and an empty queue in the ledger."""
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
     monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
@@ -103,7 +103,7 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def replace_upstream(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplaceUpstream]:
-    """Put another upstream in the fake's place, or the fake with less patience: `replace_upstream(url, 0.3)`."""
+    """Replace the upstream or its timeout: `replace_upstream(url, 0.3)`."""
     replaced = []
 
     def replace(url: str, read_seconds: float = 2) -> None:
@@ -117,7 +117,7 @@ def replace_upstream(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def pool(service: Ledger) -> Pool:
-    """Add keys to the pool: `pool("one", "two", project="p1")` makes secrets that end in these names."""
+    """Add keys to the pool: `pool("one", "two", project="p1")` creates secrets that end in these names."""
 
     def add(*names: str, project: str = "") -> list[ApiKey]:
         secrets = [fake_secret(name) for name in names]
@@ -129,12 +129,12 @@ def pool(service: Ledger) -> Pool:
 
 @pytest.fixture
 def client() -> Client:
-    """A client that shows the token."""
+    """A client that sends the token."""
     return Client(headers={"x-goog-api-key": TOKEN})
 
 
 def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -> Any:
-    """Post a small request and return the response, read to its end: `response.body`."""
+    """Post a small request. Return the response, with all of it in `response.body`."""
     body = body or {"contents": [{"parts": [{"text": "Hello"}]}]}
     response = client.post(path, json.dumps(body), content_type="application/json", **kwargs)
     response.body = response.getvalue()  # type: ignore[attr-defined]  # streamed ones are read once
@@ -144,7 +144,7 @@ def ask(client: Client, path: str = GENERATE, body: Any = None, **kwargs: Any) -
 def claim_request_for(
     model_name: str = FLASH, *, tokens: int = 10, tried: Iterable[int] = (), wait_seconds: float = 0
 ) -> ClaimRequest:
-    """Return the claim_request for a key, by somebody who waits so long for one that rests."""
+    """Return a claim request that waits up to `patience_seconds` for a rate-limited key."""
     until = time.monotonic() + wait_seconds
     return ClaimRequest(model_name, tokens, frozenset(tried), gives_up_at=until, deadline=until)
 
@@ -156,19 +156,19 @@ def claim_of(ledger: Ledger, model_name: str = FLASH, **kwargs: Any) -> Claim:
 
 
 class Clocks:
-    """The wall clock, and the one that nobody can set, in the hands of a test."""
+    """The wall clock and the monotonic clock, both set by a test."""
 
     def __init__(self, wall: time_machine.Traveller) -> None:
         self._wall = wall
         self.elapsed_ns = 1_000_000 * 10**9
 
     def go_on(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance both clocks."""
         self._wall.shift(seconds)
         self.elapsed_ns += int(seconds * 10**9)
 
     def set_wall(self, seconds: float) -> None:
-        """Set the wall clock by so much, as NTP or a person may."""
+        """Change only the wall clock, as NTP or an administrator may."""
         self._wall.shift(seconds)
 
 
@@ -190,20 +190,20 @@ def clocks() -> Iterator[Clocks]:
 
 
 def nobodys_port() -> int:
-    """Return a port where nobody listens."""
+    """Return a port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def error_in(response: Any) -> dict[str, Any]:
-    """Return the error of a response that has Gemini's shape."""
+    """Return the error of a response in Gemini's format."""
     assert response.headers["Content-Type"].startswith("application/json")
     content: dict[str, Any] = json.loads(response.body)["error"]
     return content
 
 
 def answers_by_secret() -> dict[str, int]:
-    """Return how many answers are booked for each key, over all models and days; 0 is left out."""
+    """Return how many answers are booked for each key, over all models and days, without zeros."""
     ledger.close()
     counts: dict[str, int] = {}
     for secret, answers in DailyUsage.objects.exclude(answers=0).values_list("key__secret", "answers"):
@@ -222,7 +222,7 @@ def usage_of_today() -> dict[str, int]:
 
 
 def is_soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
-    """Tell whether `condition` comes true in time; for what tells nobody, such as a row in a database."""
+    """Poll until `condition` is true. Tell whether it is in time. For what cannot notify, such as a database row."""
     never = threading.Event()
     for _ in range(int(seconds * 200)):
         if condition():
@@ -232,9 +232,9 @@ def is_soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
 
 
 def other_connection() -> Any:
-    """Return a second connection to the database file, which a thread may take over from another.
+    """Return a second connection to the database file, which may be used from another thread.
 
-    Through the same library: two of them in one process would undo each other's locks.
+    It uses the same SQLite library: two libraries in one process would release each other's locks.
     """
     from proxy.sqlite.base import Database  # noqa: PLC0415  # importing it chooses the library
 
@@ -244,7 +244,7 @@ def other_connection() -> Any:
 
 @contextmanager
 def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
-    """Hold the write lock as another process would; what it yields lets go, at the latest at the end."""
+    """Hold the write lock, as another process would. Yield a function that releases it before the end."""
     other = other_connection()
     other.execute(f"BEGIN {mode}")
 
@@ -261,18 +261,18 @@ def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def impatient(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """Let connections of the ledger wait for a lock for 0.2 s, not for 30."""
+    """Let the ledger's connections wait 0.2 s for a lock instead of 30 s."""
     service.close()
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
     return service
 
 
 class RawUpstream:
-    """A server that says just the bytes it was told: `script(b"HTTP/1.1 200 OK…")`, one script a request.
+    """A server that sends exactly the bytes of a script: `script(b"HTTP/1.1 200 OK…")`, one script per request.
 
-    A script is a list of pieces; from its second on each waits for a call of `go_on()`. It ends with closing the
-    connection, unless its last piece is KEEP. requests: what came, head and body; the head alone when `reads_bodies` is
-    off.
+    A script is a list of pieces. Each piece after the first waits for a call of `go_on()`. At the end, the connection
+    is closed, unless the last piece is KEEP. requests: the head and body of each, or only the head if `reads_bodies`
+    is off.
     """
 
     KEEP = b"\0keep"
@@ -350,7 +350,7 @@ def raw() -> Iterator[RawUpstream]:
 
 
 class _Handler(WSGIRequestHandler):
-    """Serves as gunicorn does where it differs from runserver: RAW_URI, and chunked bodies decoded."""
+    """Imitates gunicorn where it differs from runserver: RAW_URI, and decoded chunked bodies."""
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
@@ -377,7 +377,7 @@ class _Unchunked:
         return content
 
     def readline(self) -> bytes:
-        """Be there for Django, which looks for it and never calls it here."""
+        """Exist for Django, which looks for it but never calls it here."""
         raise NotImplementedError
 
 
@@ -389,7 +389,7 @@ def _as_gunicorn(application: Any, environ: dict[str, Any], start_response: Any)
 
 @contextmanager
 def served(handler: type[WSGIRequestHandler]) -> Iterator[int]:
-    """Serve the product on a port, with the classes of runserver, from threads of this process."""
+    """Serve the product on a port, with runserver's classes, in threads of this process."""
     server = ThreadedWSGIServer(("127.0.0.1", 0), handler)
     application = WSGIHandler()
     server.set_app(partial(_as_gunicorn, application) if handler is _Handler else application)
@@ -403,13 +403,13 @@ def served(handler: type[WSGIRequestHandler]) -> Iterator[int]:
 
 @pytest.fixture
 def front(service: Ledger) -> Iterator[int]:
-    """The port of the service behind a real HTTP server, which takes chunked bodies as gunicorn does."""
+    """The port of the service behind a real HTTP server that accepts chunked bodies, like gunicorn."""
     with served(_Handler) as port:
         yield port
 
 
 @pytest.fixture
 def runserver(service: Ledger) -> Iterator[int]:
-    """The port of the service as `manage.py runserver` serves it."""
+    """The port of the service, served like `manage.py runserver`."""
     with served(WSGIRequestHandler) as port:
         yield port

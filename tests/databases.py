@@ -1,4 +1,4 @@
-"""Databases for services under test: copies of a migrated one, on SQLite or on the PostgreSQL server of the tests."""
+"""Databases for services under test: copies of a migrated one, on SQLite or on the tests' PostgreSQL server."""
 
 import atexit
 import os

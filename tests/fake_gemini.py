@@ -1,11 +1,11 @@
-"""A fake Gemini API: a real HTTP/1.1 server on loopback, scripted per key, that remembers what it was sent.
+"""A fake Gemini API: a real HTTP/1.1 server on the loopback interface, scripted by key, that records its requests.
 
     with FakeGemini() as gemini:
         gemini.exhaust("secret-one")
         requests.post(f"{gemini.url}/v1/models/gemini-2.5-flash:generateContent", json={}, headers=…)
 
-By hand: `python -m tests.fake_gemini --port 9001 --chunks 5 --pace 0.1`. Framing, headers and token counts
-are as in recorded answers: js-genai's test/system/recordings, the cassettes of pydantic-ai and llm-gemini.
+To run it alone: `python -m tests.fake_gemini --port 9001 --chunks 5 --pace 0.1`. Framing, headers and token counts
+follow recorded answers: js-genai's test/system/recordings, and the cassettes of pydantic-ai and llm-gemini.
 """
 
 import argparse
@@ -64,7 +64,7 @@ _MINUTE = 60.0
 
 
 class Fault(Enum):
-    """What a connection can do instead of a whole answer."""
+    """What a connection can do instead of sending a complete answer."""
 
     HANG = auto()  # the request is read, and nothing comes until `stop()` or `reset()`
     RESET_BEFORE = auto()  # a TCP reset, before the first byte of the answer
@@ -73,33 +73,36 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it was received. path: the raw target with its query. headers: in order, names as written.
-
-    secret: the credential Google would look at, "" if none. credentials: every one, wherever it was found.
-    """
+    """A request as it was received."""
 
     method: str
+    # The raw target, with its query.
     path: str
+    # In order, with names as written.
     headers: list[tuple[str, str]]
     body: bytes
+    # The credential that Google would use, "" if none.
     secret: str
+    # Every credential in the request, wherever it was found.
     credentials: list[str]
 
     def header(self, name: str) -> str | None:
-        """Return the first header of that name, in any case."""
+        """Return the first header with this name, in any case."""
         return next((value for known, value in self.headers if known.lower() == name.lower()), None)
 
 
 class _Ask(NamedTuple):
-    """What a request wants. endpoint: a key of `_ENDPOINTS`, or whatever else was asked for."""
+    """What a request asks for."""
 
+    # A key of `_ENDPOINTS`, or any other last part of a path.
     endpoint: str
     version: str
     model_name: str
     is_openai: bool
     is_sse: bool
     is_streaming: bool
-    document: dict[str, Any] | None  # the JSON body; None when it is not a JSON object
+    # The JSON body, or None if it is not a JSON object.
+    document: dict[str, Any] | None
 
     @property
     def is_generation(self) -> bool:
@@ -107,42 +110,45 @@ class _Ask(NamedTuple):
 
     @property
     def input_tokens(self) -> int:
-        told = (self.document or {}).get("input_tokens")
-        return told if isinstance(told, int) else PROMPT_TOKENS
+        tokens = (self.document or {}).get("input_tokens")
+        return tokens if isinstance(tokens, int) else PROMPT_TOKENS
 
 
 class _Stream(NamedTuple):
-    """An answer in pieces; `tail` follows the last event at once."""
+    """An answer in pieces."""
 
     content_type: str
     events: list[bytes]
+    # Sent directly after the last event.
     tail: bytes = b""
 
 
 class Decision(NamedTuple):
-    """What became of a generation request. moment: by `time.time()`. tokens: of its input.
+    """The outcome of a generation request."""
 
-    is_accepted: it was counted against the quotas. violated: the ids of the quotas that a 429 named.
-    """
-
+    # By `time.time()`.
     moment: float
     project: str
     model: str
+    # Whether it was counted against the quotas.
     is_accepted: bool
+    # The IDs of the quotas that the 429 named.
     violated: tuple[str, ...]
+    # Of the input.
     tokens: int
 
 
 class _Limit(NamedTuple):
-    """How much a project may ask of a model; None: as much as it likes. tokens_per_minute: of the input."""
+    """The limits of a project for a model. None: no limit."""
 
     per_day: int | None = None
     per_minute: int | None = None
+    # Of the input.
     tokens_per_minute: int | None = None
 
 
 class _Usage:
-    """What a project asked of a model. Moments are those of `time.time()`."""
+    """The requests of a project for a model. Moments are those of `time.time()`."""
 
     def __init__(self) -> None:
         self._minute: deque[tuple[float, int]] = deque()  # moment and tokens of each request
@@ -153,7 +159,7 @@ class _Usage:
         self._on_day[datetime.fromtimestamp(now, _PACIFIC).date()] += 1
 
     def violations(self, limit: _Limit, now: float, tokens: int) -> dict[errors.Violation, float]:
-        """Return every quota that a request would go over, and in how many seconds it would fit."""
+        """Return every quota that a request would exceed, and in how many seconds it would fit."""
         while self._minute and self._minute[0][0] + _MINUTE <= now:
             self._minute.popleft()
         found = {}
@@ -173,7 +179,7 @@ class _Usage:
         return sum(tokens for _, tokens in self._minute)
 
     def _seconds_until(self, now: float, requests: int, tokens: float = math.inf) -> float:
-        """Return in how many seconds the minute holds no more requests and tokens than these, or nothing at all."""
+        """Return in how many seconds the minute window holds at most this many requests and tokens, or is empty."""
         remaining, remaining_tokens = len(self._minute), self._tokens
         for moment, its_tokens in self._minute:
             remaining, remaining_tokens = remaining - 1, remaining_tokens - its_tokens
@@ -183,16 +189,7 @@ class _Usage:
 
 
 class FakeGemini:
-    """The server, and all that a test tells it or asks it. `chunks`, `pace`, `hold` and `text` steer answers.
-
-    chunks: events of a stream. pace: seconds between them. hold: the last event waits for it. hold_heads: every answer
-    waits for it, before it begins and after its quota was looked at. text: what is
-    answered, unless the request's body has `echo:N`, which is answered with N bytes. first_byte_seconds: how long
-    every answer, good or bad, takes to begin; quotas are looked at before.
-    closed_early: how many answers were left by their client before their end. accepted: how many generation
-    requests, by (secret, model_name), got an answer other than 429, broken off or not. decisions: what became of
-    generation requests, in order, but for those that hung or were reset at once.
-    """
+    """The server, with the settings that tests change and the records that they read."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -201,17 +198,26 @@ class FakeGemini:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything told and seen, and let go of whatever hangs or streams."""
+        """Forget all scripts and records, and end all hanging answers and streams."""
         self.released.set()
         with self.changed:
             self.released = Event()
             self.seen: list[Seen] = []
+            # Generation requests that got an answer other than 429, complete or not, by (secret, model_name).
             self.accepted: Counter[tuple[str, str]] = Counter()
+            # Generation requests in order, without those that hung or were reset at once.
             self.decisions: list[Decision] = []
+            # Answers whose client disconnected before their end.
             self.closed_early = 0
-            self.chunks, self.pace, self.first_byte_seconds = 3, 0.0, 0.0
+            # The events of a stream, and the seconds between them.
+            self.chunks, self.pace = 3, 0.0
+            # How long every answer takes to begin. Quotas are checked before.
+            self.first_byte_seconds = 0.0
+            # The last event of every stream waits for it.
             self.hold: Event | None = None
+            # Every answer waits for it before its first byte, after quotas are checked.
             self.hold_heads: Event | None = None
+            # The text of every answer. A request with `echo:N` in its body gets N bytes instead.
             self.text = "Grüße from a fake Gemini: one, two, three ✨"
             self._projects: dict[str, str] = {}
             self._limits: dict[tuple[str, str], _Limit] = {}
@@ -221,7 +227,7 @@ class FakeGemini:
             self._usage: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
 
     def start(self) -> Self:
-        """Listen, from a thread of its own. Started again after `stop()`, it listens on the same port."""
+        """Listen, in a separate thread. After `stop()`, listen on the same port again."""
         self.released = Event()
         self._server = _Server(self)
         self.port = self._server.server_address[1]
@@ -259,7 +265,7 @@ class FakeGemini:
         return [seen.secret for seen in self.seen]
 
     def know(self, secret: str, project: str | None = None) -> None:
-        """Register a key, in a project of its own unless named; from now on unknown keys are refused."""
+        """Register a key, in a separate project unless it is named. From then on, unknown keys are refused."""
         self._projects[secret] = project or secret
 
     def limit(
@@ -271,32 +277,32 @@ class FakeGemini:
         per_minute: int | None = None,
         tokens_per_minute: int | None = None,
     ) -> None:
-        """Enforce a quota; a "*" means each one by itself, and gives way to a name.
+        """Enforce a quota. "*" applies to each project or model separately, and a name takes precedence over it.
 
-        A minute slides, a day is Pacific. What is refused does not count. tokens_per_minute: of the input; an empty
-        minute takes any request, however large.
+        The minute is a sliding window, the day is Pacific. Refused requests do not count. tokens_per_minute: of the
+        input; an empty minute accepts any request, however large.
         """
         self._limits[project, model] = _Limit(per_day, per_minute, tokens_per_minute)
 
     def exhaust(self, *secrets: str, model: str = "*") -> None:
-        """Answer generation requests that show these keys with a per-day 429 and a delay of many hours."""
+        """Answer generation requests with these keys with a daily 429 and a retry delay of many hours."""
         self._exhausted |= {(secret, model) for secret in secrets}
 
     def overload(self, model: str, seconds: float) -> None:
-        """Answer all generation requests for `model` with a 503 for so long; they spend no quota."""
+        """Answer all generation requests for `model` with a 503 for this long. They use no quota."""
         self._overloaded_until[model] = time.time() + seconds
 
     def script(self, secret: str, *replies: Reply | Fault) -> None:
-        """Answer the next requests with `secret` ("*": those with nothing else scripted) so, in order."""
+        """Script the answers to the next requests with `secret`, in order ("*": requests without another script)."""
         self._scripts.setdefault(secret, deque()).extend(replies)
 
     def wait_for(self, condition: Callable[[], object], timeout_seconds: float = 5.0) -> bool:
-        """Tell whether `condition` came true in time; for `seen`, `accepted` and `closed_early`."""
+        """Wait until `condition` is true, and tell whether it is in time. For `seen`, `accepted` and `closed_early`."""
         with self.changed:
             return bool(self.changed.wait_for(condition, timeout_seconds))
 
     def take(self, seen: Seen, ask: _Ask) -> tuple[Fault | None, Reply | None]:
-        """Remember a request and return what was scripted or refuses it; a Reply of None: answer it well."""
+        """Record a request, and return its scripted answer or refusal, or None for a normal answer."""
         with self.changed:
             self.seen.append(seen)
             self.changed.notify_all()
@@ -313,7 +319,7 @@ class FakeGemini:
             return (planned if isinstance(planned, Fault) else None), reply
 
     def lose_client(self, released: Event) -> None:
-        """Count a client that hung up, unless the test it belongs to is over."""
+        """Count a client that disconnected, unless its test is over."""
         with self.changed:
             self.closed_early += not released.is_set()
             self.changed.notify_all()
@@ -339,7 +345,7 @@ class FakeGemini:
         return self._quota_refusal(self._project_of(seen), ask, now)
 
     def _quota_refusal(self, project: str, ask: _Ask, now: float) -> Reply | None:
-        """Return the 429 of spent quotas, which names all; else count the request against them and return None."""
+        """Return a 429 that names all exhausted quotas, or count the request against its quotas and return None."""
         model = ask.model_name
         names = ((project, model), (project, "*"), ("*", model), ("*", "*"))
         limit = next((self._limits[name] for name in names if name in self._limits), _Limit())
@@ -358,7 +364,7 @@ class FakeGemini:
 
 
 def _credentials_in(path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return (place, credential) for every one that a request shows, an Authorization without its scheme."""
+    """Return (place, credential) for every credential in a request, Authorization without its scheme."""
     found = []
     for name, value in headers:
         place, words = name.lower(), value.split(maxsplit=1)
@@ -407,7 +413,7 @@ def _read_ask(seen: Seen) -> _Ask:
 
 
 class _Answers:
-    """The good answers to one request: a dict, which is sent as JSON, or a stream."""
+    """The normal answers to one request: a dict, which is sent as JSON, or a stream."""
 
     def __init__(self, gemini: FakeGemini, seen: Seen, ask: _Ask) -> None:
         self.ask = ask
@@ -594,7 +600,7 @@ class _Connection(BaseHTTPRequestHandler):
         pass
 
     def _read_body(self) -> bytes:
-        """Return the whole body. Raises ValueError when its framing is broken or it ends too early."""
+        """Return the complete body. Raise ValueError if its framing is broken or it ends too early."""
         if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_exactly(int(self.headers.get("Content-Length", "0")))
         pieces = []
@@ -616,7 +622,7 @@ class _Connection(BaseHTTPRequestHandler):
         return "gzip" in accepted and "gzip;q=0" not in accepted
 
     def _head(self, status: int, *layers: dict[str, str]) -> bytes:
-        """Return the head of an answer; a header replaces that of the same name in an earlier layer."""
+        """Return the head of an answer. A header replaces one with the same name from an earlier layer."""
         fields = {"date": ("Date", self.date_time_string())}
         for layer in (_USUAL_HEADERS, *layers):
             fields |= {name.lower(): (name, value) for name, value in layer.items()}
@@ -668,7 +674,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._reset()
 
     def _wait(self, seconds: float, is_held: Callable[[], bool] = lambda: False) -> None:
-        """Wait so long, then while `is_held`. Raises ConnectionAbortedError when client or test is gone."""
+        """Wait this long, and then while `is_held`. Raise ConnectionAbortedError if the client or the test is gone."""
         is_gone = self._has_hung_up(seconds)
         while not is_gone and is_held() and not self.released.is_set():
             is_gone = self._has_hung_up(_POLL_SECONDS)
@@ -676,7 +682,7 @@ class _Connection(BaseHTTPRequestHandler):
             raise ConnectionAbortedError
 
     def _has_hung_up(self, seconds: float) -> bool:
-        """Tell, within so many seconds and at once if so, whether the client closed the connection."""
+        """Wait up to this many seconds for the client to close the connection, and tell whether it did."""
         poller = select.poll()  # not select(), which knows no more than 1024 file descriptors
         poller.register(self.connection, select.POLLIN)
         if not poller.poll(seconds * 1000):
@@ -687,7 +693,7 @@ class _Connection(BaseHTTPRequestHandler):
             return True
 
     def _reset(self) -> None:
-        """Close with a TCP reset: no lingering, and no reader left that would put the closing off."""
+        """Close with a TCP reset: without lingering, and with no reader left that would delay it."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()

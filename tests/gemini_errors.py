@@ -1,7 +1,7 @@
-"""The Gemini API's errors, as recorded: each function returns a whole answer. No key in them is real.
+"""The Gemini API's errors, as recorded. Each function returns a complete answer. No key in them is real.
 
-Envelope: `{"error": {"code", "message", "status", "details"}}`, which the real API wraps in an array on the
-OpenAI endpoint; so does `fake_gemini` when it sends one. No error has a Retry-After: the wait is in the body.
+The body is `{"error": {"code", "message", "status", "details"}}`. On the OpenAI endpoint, the real API wraps it in an
+array, and so does `fake_gemini`. No error has a Retry-After header: the delay is in the body.
 S1 to S17 number the samples; the source of each is the public thread or recording it was taken from.
 """
 
@@ -27,9 +27,9 @@ TOKENS_PER_MINUTE = "GenerateContentInputTokensPerModelPerMinute-FreeTier"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. body: a dict leaves as JSON, gzip where the client takes it; bytes leave as they are.
+    """One answer. body: a dict is sent as JSON, with gzip if the client accepts it; bytes are sent unchanged.
 
-    headers: they replace the usual ones of the same name, in any case.
+    headers: they replace the usual headers with the same name, in any case.
     """
 
     status: int = 200
@@ -38,14 +38,14 @@ class Reply:
 
 
 class Violation(NamedTuple):
-    """One quota that a request went over. value: its size, None where Google does not tell it."""
+    """A quota that a request exceeded. value: its limit; None if Google does not report it."""
 
     quota_id: str
     value: int | None
 
 
 def error(code: int, status: str, message: str, *details: dict[str, Any]) -> Reply:
-    """Return any error in Gemini's shape. status: google.rpc.Code, such as "NOT_FOUND"."""
+    """Return any error in Gemini's format. status: google.rpc.Code, such as "NOT_FOUND"."""
     content: dict[str, Any] = {"code": code, "message": message, "status": status}
     return Reply(code, {"error": content | ({"details": list(details)} if details else {})})
 
@@ -60,7 +60,7 @@ def _localized(message: str) -> dict[str, Any]:
 
 
 def go_duration(seconds: float) -> str:
-    """Return seconds as Go prints them, the way Google's messages do: "19h34m29.838605682s"."""
+    """Return seconds as Go prints them and Google's messages have them: "19h34m29.838605682s"."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     last = f"{rest:.9f}".rstrip("0").rstrip(".")
@@ -100,29 +100,29 @@ def _quota_details(model: str, violations: Iterable[Violation], delay_seconds: f
 
 
 def violated_in(reply: Reply) -> tuple[str, ...]:
-    """Return the ids of the quotas that a 429 names; nothing for other answers."""
+    """Return the IDs of the quotas that a 429 names, or nothing for other answers."""
     details = reply.body["error"].get("details", []) if isinstance(reply.body, dict) and "error" in reply.body else []
     return tuple(violation["quotaId"] for detail in details for violation in detail.get("violations", []))
 
 
 def per_minute_tokens(model: str = "gemini-2.5-flash") -> Reply:
-    """Return S1: a minute's tokens, the wait in RetryInfo alone. Source: RooCodeInc/Roo-Code#3883."""
+    """Return S1: tokens per minute, with the delay only in RetryInfo. Source: RooCodeInc/Roo-Code#3883."""
     details = _quota_details(model, [Violation(TOKENS_PER_MINUTE, 250_000)], 26)
     return error(429, "RESOURCE_EXHAUSTED", _OVER_QUOTA, *details)
 
 
 def per_day_short(model: str = "gemini-2.5-flash-lite") -> Reply:
-    """Return S2: a day's requests with a delay that misleads. Source: itcon-pty-au/stremio-ai-search#147."""
+    """Return S2: requests per day, with a misleading delay. Source: itcon-pty-au/stremio-ai-search#147."""
     return quota_exceeded(model, Violation(PER_DAY, 20), delay_seconds=37.82626638)
 
 
 def per_day_long(model: str = "gemini-2.5-flash", delay_seconds: float = 70469.838605682) -> Reply:
-    """Return S3: a day's requests with the true delay, as since autumn 2026. Source: dev.to/nils44344."""
+    """Return S3: requests per day, with the true delay, as since autumn 2026. Source: dev.to/nils44344."""
     return quota_exceeded(model, Violation(PER_DAY, 20), delay_seconds=delay_seconds)
 
 
 def limit_zero(model: str = "gemini-3-pro") -> Reply:
-    """Return S4, a model that is not in the project's tier: no quotaValue. From continuedev/continue#9570."""
+    """Return S4: a model that is not in the project's tier, without a quotaValue. From continuedev/continue#9570."""
     quotas = (PER_DAY, PER_MINUTE, TOKENS_PER_MINUTE, TOKENS_PER_DAY)
     return quota_exceeded(model, *(Violation(quota, None) for quota in quotas), delay_seconds=45.578569677)
 
@@ -133,7 +133,7 @@ def bare_429() -> Reply:
 
 
 def older_form(quota_limit: str, value: str, metric: str = "generate_content_requests", **more: str) -> Reply:
-    """Return a quota as ErrorInfo alone told it, in 2024 and 2025. Source: tech-shrimp/gemini-playground#10."""
+    """Return a quota that only ErrorInfo reports, as in 2024 and 2025. Source: tech-shrimp/gemini-playground#10."""
     message = (
         "Quota exceeded for quota metric 'Generate Content API requests per minute' and limit 'GenerateContent request "
         f"limit per minute for a region' of service '{_SERVICE}' for consumer 'project_number:391029737820'."
@@ -151,25 +151,25 @@ def older_form(quota_limit: str, value: str, metric: str = "generate_content_req
 
 
 def without_free_tier(*violations: Violation) -> Reply:
-    """Return a model for paying projects only, in words. Source: ai-christianson/RA.Aid#182."""
+    """Return a model for paid projects only, in words. Source: ai-christianson/RA.Aid#182."""
     message = "Gemini 2.5 Pro Preview doesn't have a free quota tier. Please use Gemini 2.5 Pro Experimental instead."
     return error(429, "RESOURCE_EXHAUSTED", message, *_quota_details("gemini-2.5-pro", violations, 33))
 
 
 def depleted() -> Reply:
-    """Return S16: prepaid money is gone. Reported by many."""
+    """Return S16: the prepaid credits are used up. Reported by many."""
     message = "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects"
     return error(429, "RESOURCE_EXHAUSTED", f"{message} to manage your project and billing.")
 
 
 def spending_cap() -> Reply:
-    """Return S16's other form: the owner's monthly cap is reached."""
+    """Return S16's other form: the monthly spending cap is reached."""
     message = "Your project has exceeded its monthly spending cap. Please go to AI Studio at"
     return error(429, "RESOURCE_EXHAUSTED", f"{message} https://ai.studio/spend to manage your spending cap.")
 
 
 def html_429() -> Reply:
-    """Return the page that blames the address requests come from, not the key. Source: thooton/muse#6."""
+    """Return the page about the client's IP address, which says nothing about the key. Source: thooton/muse#6."""
     page = b"<html><head><title>Sorry...</title></head><body><h1>We're sorry...</h1><p>... but your computer"
     page += b" or network may be sending automated queries.</p></body></html>"
     return Reply(429, page, {"Content-Type": "text/html; charset=UTF-8"})
@@ -213,7 +213,7 @@ def service_blocked() -> Reply:
 
 
 def service_disabled() -> Reply:
-    """Return S11's sibling: the API is off. Source: google-gemini/deprecated-generative-ai-python#10."""
+    """Return a variant of S11: the API is disabled. Source: google-gemini/deprecated-generative-ai-python#10."""
     url = f"https://console.developers.google.com/apis/api/{_SERVICE}/overview?project=895908428397"
     message = "Generative Language API has not been used in project 895908428397 before or it is disabled. "
     message += f"Enable it by visiting {url} then retry."
@@ -222,7 +222,7 @@ def service_disabled() -> Reply:
 
 
 def no_credential() -> Reply:
-    """Return what a request without a key gets. Source: PublicAffairs/openai-gemini#92."""
+    """Return the error for a request without a key. Source: PublicAffairs/openai-gemini#92."""
     message = "Method doesn't allow unregistered callers (callers without established identity). "
     message += "Please use API Key or other form of API consumer identity to call this API."
     return error(403, "PERMISSION_DENIED", message)
@@ -235,12 +235,12 @@ def two_credentials() -> Reply:
 
 
 def missing_bearer() -> Reply:
-    """Return what the OpenAI endpoint says to another form of credential, as reported in April 2026."""
+    """Return the OpenAI endpoint's error for another form of credential, as reported in April 2026."""
     return error(400, "INVALID_ARGUMENT", "Missing or invalid Authorization header.")
 
 
 def wrong_credential_type() -> Reply:
-    """Return S10: a key where an OAuth token belongs. Source: google-gemini/gemini-cli#29275."""
+    """Return S10: a key in place of an OAuth token. Source: google-gemini/gemini-cli#29275."""
     message = "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie "
     message += "or other valid authentication credential. See "
     message += "https://developers.google.com/identity/sign-in/web/devconsole-project."
@@ -249,12 +249,12 @@ def wrong_credential_type() -> Reply:
 
 
 def location() -> Reply:
-    """Return S13: about where the request comes from, not its key. Source: snailyp/gemini-balance#328."""
+    """Return S13: about the client's location, not the key. Source: snailyp/gemini-balance#328."""
     return error(400, "FAILED_PRECONDITION", "User location is not supported for the API use.")
 
 
 def bad_request(message: str = "Request contains an invalid argument.") -> Reply:
-    """Return the 400 for a request that is wrong with any key."""
+    """Return the 400 for a request that is invalid with any key."""
     return error(400, "INVALID_ARGUMENT", message)
 
 

@@ -1,4 +1,4 @@
-"""The image as a folder: what .dockerignore lets through and the COPY lines of the Dockerfile take. No RUN is run."""
+"""The image as a folder: the files that .dockerignore and the Dockerfile's COPY lines include, without RUN lines."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    """A line of .dockerignore: whether it lets files in (!), and what it matches, folders with all they hold."""
+    """A line of .dockerignore: whether it includes files (!), and what it matches, folders with their content."""
 
     lets_in: bool
     pattern: re.Pattern[str]
@@ -29,13 +29,13 @@ def rules_in(text: str) -> list[Rule]:
 
 
 def is_let_in(name: str, rules: list[Rule]) -> bool:
-    """Return whether a file reaches a build; the last rule that matches counts."""
+    """Tell whether a file is part of the build context. The last matching rule applies."""
     matching = [rule.lets_in for rule in rules if rule.pattern.fullmatch(name)]
     return matching[-1] if matching else True
 
 
 def build(checkout: Path, folder: Path) -> Image:
-    """Copy files as `docker build` does, into `folder`. Raises FileNotFoundError when a COPY has nothing to copy."""
+    """Copy files into `folder`, like `docker build`. Raise FileNotFoundError if a COPY matches nothing."""
     rules = rules_in((checkout / ".dockerignore").read_text(encoding="utf-8"))
     context = folder / "context"
     for name in files_below(checkout):
@@ -60,7 +60,7 @@ def build(checkout: Path, folder: Path) -> Image:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Return the files in a folder and below, by their names in it."""
+    """Return the paths of all files in a folder, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 

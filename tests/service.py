@@ -1,4 +1,4 @@
-"""The service as real processes: `manage.py serve` or runserver in a folder of its own, and what it leaves behind."""
+"""The service as real processes: `manage.py serve` or runserver, with its files in a temporary folder."""
 
 import http.client
 import json
@@ -37,7 +37,7 @@ class Usage(NamedTuple):
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> bool:
-    """Tell whether `condition` comes true in time; looks a hundred times a second."""
+    """Poll until `condition` is true, a hundred times a second. Tell whether it is in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE_SECOND
 
 
 def free_port() -> int:
-    """Return a port nobody listens on, outside the range that outgoing connections take theirs from."""
+    """Return a free port outside the range of ports for outgoing connections."""
     while True:
         port = random.SystemRandom().randrange(10_000, 30_000)  # the seed is the same in all of xdist's processes
         with socket.socket() as listener, suppress(OSError):
@@ -56,9 +56,9 @@ def free_port() -> int:
 
 
 class Service:
-    """One deployment: a folder with key file, data and logs, a port, settings; started and stopped at will.
+    """One deployment: a folder with key file, data and logs, a port and settings, which can be started and stopped.
 
-    As a context manager it leaves nothing running.
+    As a context manager, it leaves nothing running.
     """
 
     # The folder of manage.py.
@@ -124,7 +124,7 @@ class Service:
 
     @property
     def output(self) -> str:
-        """What the processes of the last start have printed."""
+        """The output of the processes since the last start."""
         return (self.folder / f"output-{self.starts}.txt").read_text(errors="replace")
 
     @property
@@ -133,13 +133,13 @@ class Service:
         return "".join(path.read_text(errors="replace") for path in sorted((self.folder / "logs").glob("*.log*")))
 
     def manage(self, *arguments: str) -> str:
-        """Run a command of manage.py to its end and return what it printed."""
+        """Run a manage.py command and return its output."""
         done = self.run("manage.py", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def mistake(self, *arguments: str) -> str:
-        """Run a command of manage.py that fails, and return its one sentence."""
+        """Run a manage.py command that fails, and return its error message."""
         done = self.run("manage.py", *arguments)
         assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
         assert done.stderr.startswith("CommandError: ")
@@ -147,14 +147,14 @@ class Service:
         return done.stderr.removeprefix("CommandError: ").strip()
 
     def run(self, *arguments: str) -> CompletedProcess[str]:
-        """Run Python with these arguments to its end, in the service's environment."""
+        """Run Python with these arguments in the service's environment, and wait until it exits."""
         command = [sys.executable, *arguments]
         return run(
             command, cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
 
     def start(self, *arguments: str) -> Self:
-        """Start `manage.py` with these arguments (none: `serve`) in a process group of its own, and return at once.
+        """Start `manage.py` with these arguments (none: `serve`) in a separate process group, and return at once.
 
         `gunicorn` starts that, without `manage.py`.
         """
@@ -190,16 +190,16 @@ class Service:
 
     @property
     def members(self) -> list[int]:
-        """Process ids of all that is alive in the service's process group."""
+        """The process IDs of all running processes in the service's process group."""
         return [pid for pid, (state, _, group) in _processes() if group == self.pid and state != "Z"]
 
     @property
     def workers(self) -> list[int]:
-        """Process ids of gunicorn's workers."""
+        """The process IDs of gunicorn's workers."""
         return [pid for pid, (state, parent, _) in _processes() if parent == self.pid and state != "Z"]
 
     def cpu_seconds(self) -> float:
-        """Return how much processor time all processes have used so far."""
+        """Return the CPU time that all processes have used so far."""
         stats = [(Path(f"/proc/{pid}/stat")).read_text().rpartition(")")[2].split() for pid in self.members]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
@@ -210,25 +210,25 @@ class Service:
         return False
 
     def press_ctrl_c(self) -> None:
-        """Do what a terminal does: interrupt every process of the group."""
+        """Interrupt every process of the group, as a terminal does on Ctrl-C."""
         os.killpg(self.pid, signal.SIGINT)
 
     def terminate(self) -> None:
-        """Do what systemd and Docker do first: SIGTERM to the one process they know."""
+        """Send SIGTERM to the main process, as systemd and Docker do first."""
         os.kill(self.pid, signal.SIGTERM)
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Return the exit code once the service has ended; TimeoutExpired if it does not in time."""
+        """Wait until the service exits, and return its exit code. Raise TimeoutExpired if it takes too long."""
         assert self.process is not None
         return self.process.wait(seconds)
 
     def kill_one(self, pid: int) -> None:
-        """Kill one process of the service, as the kernel does when memory runs out."""
+        """Kill one process of the service, as the kernel does if memory runs out."""
         assert pid in self.members
         os.kill(pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End every process at once, as a power cut would, and be ready for another start."""
+        """Kill every process at once, as a power cut would. The service can be started again."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -236,14 +236,14 @@ class Service:
             self.process = None
 
     def stop(self) -> int:
-        """Terminate, wait, and return the exit code; ready for another start."""
+        """Terminate, wait, and return the exit code. The service can be started again."""
         self.terminate()
         code = self.wait()
         self.kill()
         return code
 
     def usage(self) -> dict[tuple[str, str], Usage]:
-        """Return what the database holds by secret and model name, all days together."""
+        """Return the usage in the database by secret and model name, over all days."""
         columns = ", ".join(f"SUM({name})" for name in Usage._fields)
         question = (
             f"SELECT key.secret, model_name, {columns} FROM proxy_dailyusage usage "
@@ -253,14 +253,14 @@ class Service:
         return {(secret, model): Usage(*map(int, numbers)) for secret, model, *numbers in self.db.rows(question)}
 
     def answers(self, model: str = "") -> dict[tuple[str, str], int]:
-        """Return how many answers the database holds by secret and model name (of one model only, if named)."""
+        """Return the number of answers in the database by secret and model name, of all models or of one."""
         rows = self.usage().items()
         return {row: usage.answers for row, usage in rows if usage.answers and model in ("", row[1])}
 
     def ask(
         self, text: str = "Hello", *, model: str = FLASH, action: str = "generateContent", **more: Any
     ) -> requests.Response:
-        """Post a small request and return the response, read to its end, its connection closed."""
+        """Post a small request. Return the complete response, with the connection closed."""
         usual: dict[str, Any] = {"headers": {"x-goog-api-key": self.token}, "json": _question(text), "timeout": 30}
         with requests.post(f"{self.url}/v1beta/models/{model}:{action}", **(usual | more)) as answer:
             return answer
@@ -272,7 +272,7 @@ class Service:
 
     @contextmanager
     def stream(self, text: str = "Hello", *, model: str = FLASH) -> Iterator[http.client.HTTPResponse]:
-        """Ask for SSE and give the response as soon as its head is there; the connection is closed at the end."""
+        """Request SSE, and yield the response as soon as its head has arrived. Close the connection at the end."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             connection.request(
                 "POST",
@@ -284,7 +284,7 @@ class Service:
                 yield response
 
     def connect(self) -> socket.socket:
-        """Return a bare connection, for what no HTTP client would send."""
+        """Return a raw connection, for data that no HTTP client would send."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def head(self, *lines: str, action: str = "generateContent") -> bytes:
@@ -302,7 +302,7 @@ def running(
     token: str = TOKEN,
     **options: Any,
 ) -> Iterator[Service]:
-    """Serve as `make run` does; yield the service once it is ready, and leave nothing running.
+    """Serve like `make run`. Yield the service once it is ready, and leave nothing running.
 
     options: those of `Service`.
     """
@@ -321,13 +321,13 @@ def read_event(response: http.client.HTTPResponse) -> bytes:
 
 
 def text_in(stream: bytes) -> str:
-    """Return the text of a native SSE stream, all its events together."""
+    """Return the text of all events of a native SSE stream."""
     events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: ")]
     return "".join(part["text"] for event in events for part in event["candidates"][0]["content"]["parts"])
 
 
 def connections_of(pid: int, port: int) -> int:
-    """Return how many connections to `port` of this machine the process has accepted and still holds."""
+    """Return how many connections to local port `port` the process has accepted and still holds."""
     held = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *rest = line.split()
@@ -345,7 +345,7 @@ def _question(text: str) -> dict[str, Any]:
 
 
 def _processes() -> Iterator[tuple[int, tuple[str, int, int]]]:
-    """Yield of every process its id, its state, its parent and its group."""
+    """Yield the ID, state, parent and group of every process."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Short-lived processes of the project, with an environment of their own."""
+"""Short-lived processes of the project, with a clean environment."""
 
 import os
 import subprocess
@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(folder: Path, *command: str, before: Sequence[str] = (), **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the project with these variables and nothing but them, its data in `folder`.
+    """Run Python in the project with only these variables, and its data in `folder`.
 
-    before: a command that starts Python in some other way.
+    before: a command that starts Python in another way.
     """
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     usual = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DJANGO_SETTINGS_MODULE": "keymanager.settings"}

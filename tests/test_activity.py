@@ -1,4 +1,4 @@
-"""Who did what: every action of people leaves one entry without a key in it, and a page shows them."""
+"""Who did what: every user action leaves one entry without a key in it, and a page shows them."""
 
 from datetime import timedelta
 from typing import Any
@@ -45,7 +45,7 @@ def keys(*names: str) -> list[ApiKey]:
 
 
 def entries() -> list[tuple[str, str]]:
-    """Return what was done and on which, the oldest first; each by somebody, and without a secret."""
+    """Return the actions and their objects, oldest first. Check that each has a user and no secret."""
     secrets = [key.secret for key in ApiKey.objects.all() if key.secret] + [fake_secret("gone")]
     for entry in LogEntry.objects.select_related("user"):
         assert entry.user.get_username() == "somebody"
@@ -149,10 +149,10 @@ def test_names_are_masked_and_short(user: User) -> None:
 
     note(user, "Enabled", [ApiKey(pk=1, name="x" * 100, secret="s" * 20)] * 4, to=str(project))
 
-    [(done, told)] = entries()
+    [(done, objects)] = entries()
     assert done == "Enabled"
-    assert len(told) == 200
-    assert told.endswith("… (4) → my …gone key")
+    assert len(objects) == 200
+    assert objects.endswith("… (4) → my …gone key")
 
 
 def test_an_entry_of_thousands_of_keys_takes_as_many_queries_as_one_of_two(

@@ -1,4 +1,4 @@
-"""Adding keys in the admin: a preview says what each pasted line is, and nothing shows a key. Checking one key."""
+"""Adding keys in the admin with a preview of each pasted line, and checking one key. Nothing shows a key."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ PASTED = f"# mine\r\n{ONE}\r\n{TWO} # hers\r\n\r\n{SENTENCE}\r\n{THREE}\r\n{TWO}
 
 
 def logged_in(*permissions: str) -> Client:
-    """Return a member of staff who may do these things."""
+    """Return a client of a staff member with these permissions."""
     user = User.objects.create_user("clerk", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     client = Client()
@@ -34,7 +34,7 @@ def logged_in(*permissions: str) -> Client:
 
 @pytest.fixture
 def clerk(transactional_db: None) -> Client:
-    """Somebody who may add, see and change keys."""
+    """A client of a user who may add, view and change keys."""
     return logged_in("add_apikey", "view_apikey", "change_apikey")
 
 
@@ -46,7 +46,7 @@ def preview(client: Client, secrets: str, project: str = "") -> dict[str, Any]:
 
 
 def add(client: Client, secrets: str, **values: str) -> str:
-    """Add keys and return the page that comes in the end."""
+    """Add keys, and return the page after all redirects."""
     response = client.post(ADD, {"secrets": secrets, "name": "", "project_name": "", **values}, follow=True)
     return str(response.content.decode())
 
@@ -218,7 +218,7 @@ def test_a_line_may_hold_a_key_twice_and_another_that_is_not_whole(clerk: Client
 
 @pytest.fixture
 def key(clerk: Client, gemini: FakeGemini, settings: Settings) -> ApiKey:
-    """A key whose page is open, and the fake to be asked about it."""
+    """A key with its page open, and the fake API that will be asked about it."""
     settings.UPSTREAM_URL = gemini.url
     add_keys([ONE], timezone.now())
     return ApiKey.objects.get()

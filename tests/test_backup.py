@@ -1,4 +1,4 @@
-"""Backups are made while the service runs, and come back; whatever happens, one whole database is left."""
+"""Backups while the service runs, and restoring them. Whatever happens, one complete database is left."""
 
 import errno
 import os
@@ -57,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(tmp_path: Path, gemini: FakeGemini, prepared: Path) -> Iterator[Service]:
-    """A service that was not started yet."""
+    """A service that is not running."""
     with Service(tmp_path, gemini) as service:
         shutil.copytree(prepared, tmp_path / "data", dirs_exist_ok=True)
         yield service
@@ -74,7 +74,7 @@ def change(path: Path, statement: str) -> None:
 
 
 def names(database: Path) -> list[str]:
-    """Return the names of the keys in a database that is whole."""
+    """Return the names of the keys in a database, which must be intact."""
     assert question(database, "PRAGMA integrity_check") == [("ok",)]
     return [str(name) for (name,) in question(database, "SELECT DISTINCT name FROM proxy_apikey")]
 
@@ -84,7 +84,7 @@ def name_keys(service: Service, name: str) -> None:
 
 
 def leave_in_wal(service: Service, name: str) -> None:
-    """Name the keys, as a service that was killed does: what is new stands in the WAL alone."""
+    """Name the keys the way a killed service would leave them: the changes are only in the WAL."""
     copy = service.folder / "copy"
     with closing(sqlite3.connect(service.database, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -107,23 +107,23 @@ def test_a_backup_made_under_load_comes_back_as_it_was(tmp_path: Path, gemini: F
             asked = [threads.submit(service.ask) for _ in range(300)]
             assert eventually(lambda: sum(gemini.accepted.values()) > 30)
             before = sum(service.answers().values())
-            told = service.manage("backup", str(backup))
+            output = service.manage("backup", str(backup))
             after = sum(gemini.accepted.values())
             statuses = {answer.result().status_code for answer in asked}
         [(answers,)] = question(backup, "SELECT SUM(answers) FROM proxy_dailyusage")
         assert statuses == {200}
-        assert told.startswith(f"Backed up 5 keys and 1 day of usage to {backup} (")
-        assert "clear text: keep it private" in told
-        assert told.count("\n") == 1
-        assert not any(secret in told for secret in SECRETS)
+        assert output.startswith(f"Backed up 5 keys and 1 day of usage to {backup} (")
+        assert "clear text: keep it private" in output
+        assert output.count("\n") == 1
+        assert not any(secret in output for secret in SECRETS)
         assert isinstance(answers, int)
         assert before <= answers <= after
         assert sum(service.answers().values()) == 300
         service.stop()
 
-        told = service.manage("restore", str(backup))
+        output = service.manage("restore", str(backup))
 
-        assert told.startswith(f"Restored 5 keys and 1 day of usage from {backup}. ")
+        assert output.startswith(f"Restored 5 keys and 1 day of usage from {backup}. ")
         assert sum(service.answers().values()) == answers
         [old] = kept(service)
         assert question(old, "SELECT SUM(answers) FROM proxy_dailyusage") == [(300,)]
@@ -207,9 +207,9 @@ def test_a_backup_that_is_stopped_leaves_nothing(service: Service, number: int) 
     with Popen(command, cwd=ROOT, env=service.environment, stderr=PIPE, text=True) as process:
         assert eventually(lambda: list(folder.glob(".*/copy.sqlite3")) or process.poll() is not None)
         process.send_signal(number)
-        _out, told = process.communicate()
+        _out, output = process.communicate()
 
-    assert told == "CommandError: Stopped. No backup was written.\n"
+    assert output == "CommandError: Stopped. No backup was written.\n"
     assert process.returncode == 1
     assert not list(folder.iterdir())
 
@@ -233,8 +233,8 @@ exec(open("manage.py").read())
     done = service.run("-c", script)
 
     assert done.returncode == 1
-    told = f"CommandError: {backup} cannot be {'written' if command == 'backup' else 'restored'}: "
-    assert done.stderr.startswith(told)
+    output = f"CommandError: {backup} cannot be {'written' if command == 'backup' else 'restored'}: "
+    assert done.stderr.startswith(output)
     assert done.stderr.count("\n") == 1
     assert backup.exists() == (command == "restore")
     assert not [*backup.parent.glob(".*"), *service.database.parent.glob(".*"), *kept(service)]
@@ -330,10 +330,10 @@ def test_what_stood_in_the_wal_is_kept_and_not_applied_to_the_new_database(servi
     service.manage("backup", str(backup))
     leave_in_wal(service, "now")
 
-    told = service.manage("restore", str(backup))
+    output = service.manage("restore", str(backup))
 
     [old] = kept(service)
-    assert str(old) in told
+    assert str(old) in output
     assert stat.S_IMODE(old.stat().st_mode) == 0o600
     assert stat.S_IMODE(service.database.stat().st_mode) == 0o600
     assert (names(service.database), names(old)) == (["then"], ["now"])

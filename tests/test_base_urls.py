@@ -1,4 +1,4 @@
-"""What the log says of a client whose base URL is not right."""
+"""Log messages about clients with a wrong base URL."""
 
 import http.client
 import logging
@@ -23,7 +23,7 @@ ODD = f"/gemini{GENERATE}"
 
 @pytest.fixture(autouse=True)
 def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged here, in a process that has said nothing yet."""
+    """The log records of a process that has not warned about base URLs yet."""
     monkeypatch.setattr(base_urls, "_logged", set())
     caplog.set_level(logging.INFO, base_urls.__name__)
     return caplog
@@ -66,7 +66,7 @@ def test_an_odd_path_on_the_wire_is_served(
     assert [seen.path for seen in gemini.seen] == [GENERATE]
 
 
-def test_each_kind_of_oddity_is_told(client: Client, pool: Pool, said: pytest.LogCaptureFixture) -> None:
+def test_each_kind_of_oddity_is_reported(client: Client, pool: Pool, said: pytest.LogCaptureFixture) -> None:
     pool("one")
 
     for path in (ODD, f"/v1{GENERATE}", f"{GENERATE}/", f"/v1beta/{FLASH}:generateContent", f"/v1/v1{GENERATE}"):
@@ -75,7 +75,7 @@ def test_each_kind_of_oddity_is_told(client: Client, pool: Pool, said: pytest.Lo
     assert len(lines_of(said)) == 4
 
 
-def test_a_correct_path_is_not_told(client: Client, pool: Pool, said: pytest.LogCaptureFixture) -> None:
+def test_a_correct_path_is_not_reported(client: Client, pool: Pool, said: pytest.LogCaptureFixture) -> None:
     pool("one")
 
     for path in (

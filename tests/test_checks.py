@@ -1,4 +1,4 @@
-"""What is well-formed and still wrong is told before the service starts."""
+"""Settings that are well-formed but wrong are reported before the service starts."""
 
 import pytest
 from pytest_django import Settings
@@ -58,7 +58,7 @@ def test_an_upstream_that_cannot_be_sent_as_it_is_is_an_error(settings: Settings
     assert "word" not in str(check_settings(None))
 
 
-def test_a_version_that_was_cut_off_is_told(settings: Settings) -> None:
+def test_a_version_that_was_cut_off_is_reported(settings: Settings) -> None:
     settings.UPSTREAM_VERSION = "/v1beta"
 
     [message] = check_settings(None)

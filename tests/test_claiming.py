@@ -1,4 +1,4 @@
-"""Which key is taken for a request: limits, known and unknown, the order of projects, restarts and set clocks."""
+"""Which key a request gets: known and unknown limits, the order of projects, restarts and clock changes."""
 
 import json
 import time
@@ -35,7 +35,7 @@ PER_MINUTE, PER_MINUTE_TOKENS, PER_DAY = errors.PER_MINUTE, errors.TOKENS_PER_MI
 
 
 def set_limits(model_name: str = FLASH, secret: str = "", **limits: int | None) -> None:
-    """Set limits by hand: of all projects, or of that of one key."""
+    """Set limits of all projects, or of the project of one key."""
     GeminiModel.objects.begin(model_name)
     quotas = Quota.objects.filter(model_name=model_name)
     (quotas.filter(project__keys__secret=secret) if secret else quotas).set_limits(timezone.now(), **limits)
@@ -46,13 +46,13 @@ def quota_of(secret: str = ONE, model_name: str = FLASH) -> Quota:
 
 
 def uses() -> dict[str, int]:
-    """Return how many requests the windows of each model hold; 0 is left out."""
+    """Return how many requests the windows of each model hold, without zeros."""
     rows = Use.objects.values_list("quota__model_name").annotate(Sum("requests"))
     return {model_name: requests for model_name, requests in rows if requests}
 
 
 def waiting_in(ledger: Ledger) -> int:
-    """Return how many wait; the ledger may be at work on its lines meanwhile."""
+    """Return how many requests wait. The ledger may change its lines at the same time."""
     return sum(len(line.waiting) for line in list(ledger._writer._waiting._lines.values()))
 
 
@@ -63,12 +63,12 @@ def refuse(ledger: Ledger, claim: Claim, reply: Reply) -> None:
 
 
 def refused(*violations: Violation, model_name: str = FLASH) -> Reply:
-    """Return a 429 that tells limits, and to come back in a second."""
+    """Return a 429 that reports limits, with a retry delay of a second."""
     return errors.quota_exceeded(model_name, *violations, delay_seconds=1.0)
 
 
 def count_claims(ledger: Ledger, model_name: str = FLASH, at_most: int = 30, **kwargs: Any) -> int:
-    """Claim until there is no key left; return how many claims there were."""
+    """Claim until no key is left. Return the number of claims."""
     for number in range(at_most):
         try:
             claim_of(ledger, model_name, **kwargs)
@@ -79,7 +79,7 @@ def count_claims(ledger: Ledger, model_name: str = FLASH, at_most: int = 30, **k
 
 @pytest.fixture
 def later() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
-    """Do something in a thread of its own; at the end of the test it has to be done."""
+    """Run functions in threads, which must end by the end of the test."""
     with ThreadPoolExecutor(16) as executor:
         yield executor.submit
 
@@ -175,8 +175,8 @@ def test_a_limit_of_a_day_that_was_told_is_kept_the_day_after(clocks: Clocks, se
 def test_all_limits_of_one_refusal_are_learned(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
 
-    told = [Violation(PER_MINUTE, 5), Violation(PER_MINUTE_TOKENS, 250_000), Violation(PER_DAY, 20)]
-    refuse(service, claim_of(service), refused(*told))
+    violations = [Violation(PER_MINUTE, 5), Violation(PER_MINUTE_TOKENS, 250_000), Violation(PER_DAY, 20)]
+    refuse(service, claim_of(service), refused(*violations))
     service.close()
 
     quota = quota_of()
@@ -423,7 +423,7 @@ def test_the_first_refusal_that_names_a_limit_ends_the_guessing(clocks: Clocks, 
 
 
 def test_requests_refused_together_are_one_rest(clocks: Clocks, service: Ledger, pool: Pool) -> None:
-    """A refusal without a reason doubles the cooldown of the one before it, not of those in flight beside it."""
+    """A refusal without a reason doubles the previous cooldown. Refusals in flight at the same time do not."""
     pool("one")
     claims = [claim_of(service) for _ in range(50)]
 
@@ -458,7 +458,7 @@ def test_a_project_has_proven_no_more_than_it_accepted_beside_its_refusals(
 
 
 def go_to(clocks: Clocks, moment: datetime) -> None:
-    """Begin the test at another moment."""
+    """Start the test at another moment."""
     clocks.set_wall((moment - timezone.now()).total_seconds())
 
 
@@ -511,7 +511,7 @@ def test_a_day_that_is_not_spent_turns_at_midnight_too(clocks: Clocks, service: 
     assert count_claims(service) == 3
 
 
-# Clocks that are set, machines that start anew
+# Clocks that are set, machines that restart
 
 
 @pytest.mark.parametrize("hours", [3, -3, 30, -30, 24 * 400, -24 * 400])
@@ -637,7 +637,7 @@ def test_a_claim_given_back_opens_a_spent_minute(clocks: Clocks, service: Ledger
 
 
 class _LeftError(BaseException):
-    """What gevent raises in the greenlet of a client who left."""
+    """What gevent raises in the greenlet of a client that disconnected."""
 
 
 def _leave(asked: Any) -> None:
@@ -675,9 +675,9 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
     claim_of(service)
     grant = Scheduler.grant
 
-    def grant_in_vain(claiming: Scheduler, wishes: Any) -> Any:
-        """Grant, and let the transaction fail as soon as the wish has its claim."""
-        results = grant(claiming, wishes)
+    def grant_in_vain(claiming: Scheduler, pending: Any) -> Any:
+        """Grant, and let the transaction fail as soon as the request has its claim."""
+        results = grant(claiming, pending)
         return _Failing(results)
 
     def leave(asked: Any) -> None:
@@ -696,7 +696,7 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
 
 
 class _Failing(list[Any]):
-    """Results that cannot be read to their end: the database fails in the middle of a transaction."""
+    """Results that cannot be read completely: the database fails in the middle of a transaction."""
 
     def __iter__(self) -> Iterator[Any]:
         yield from super().__iter__()
@@ -833,7 +833,7 @@ def test_one_request_goes_to_see_whether_a_long_overload_is_over(
 def test_who_waits_only_for_an_overload_is_served_in_order_too(
     clocks: Clocks, service: Ledger, pool: Pool, later: Later
 ) -> None:
-    """As with MAX_WAIT_SECONDS=0: nobody waits for a key that rests."""
+    """As with MAX_WAIT_SECONDS=0: no request waits for a rate-limited key."""
     pool("one")
     set_limits(**AMPLE)
     service.book_answer(claim_of(service), 503)

@@ -1,4 +1,4 @@
-"""Who a request comes from, with and without proxies in front."""
+"""The client address of a request, with and without proxies in front."""
 
 from ipaddress import ip_network
 

@@ -1,4 +1,4 @@
-"""Official clients through the running service: google-genai 3.x and 2.x, openai, LiteLLM, google-genai's own tests."""
+"""Official clients with the running service: google-genai 3.x and 2.x, openai, LiteLLM, google-genai's own tests."""
 
 import asyncio
 import importlib.util
@@ -74,7 +74,7 @@ def openai_client(request: pytest.FixtureRequest, service: Service) -> Iterator[
 
 
 def script_output(name: str, service: Service) -> dict[str, Any]:
-    """Run a script of tests/clients in the other environment and return what it found."""
+    """Run a script of tests/clients in the clients' environment, and return its results."""
     command = [str(OTHER_PYTHON), str(SCRIPTS / name), service.url, service.token, FLASH]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""The commands: what they say, what they write, and one clear sentence for every mistake."""
+"""The commands: their output, the files they write, and one clear sentence for every mistake."""
 
 import errno
 import io
@@ -40,7 +40,7 @@ USAGE: dict[str, Any] = {
 
 
 def call(name: str, *arguments: str, **options: object) -> tuple[str, str]:
-    """Run a command in this process and return what it wrote to its two outputs."""
+    """Run a command in this process, and return its standard output and standard error."""
     out, err = io.StringIO(), io.StringIO()
     call_command(name, *arguments, stdout=out, stderr=err, **options)
     return out.getvalue(), err.getvalue()
@@ -89,16 +89,16 @@ def test_keys_are_read_from_what_windows_calls_unicode(tmp_path: Path, encoding:
 def test_malformed_lines_are_told_by_their_numbers_and_all_other_keys_are_imported(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text(f"{ONE}\nno key\n{TWO}\nAIzaTooShort\n")
 
-    with pytest.raises(CommandError) as told:
+    with pytest.raises(CommandError) as error:
         call("importkeys", str(tmp_path / "key.txt"))
 
-    assert str(told.value) == "Incomplete keys were skipped (lines 2, 4). All other keys were imported."
+    assert str(error.value) == "Incomplete keys were skipped (lines 2, 4). All other keys were imported."
     assert set(ApiKey.objects.values_list("secret", flat=True)) == {ONE, TWO}
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o604, 0o644])
-def test_a_key_file_that_others_can_read_is_told(tmp_path: Path, mode: int) -> None:
+def test_a_key_file_that_others_can_read_is_reported(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "my keys.txt"
     file.write_text(f"{ONE}\n")
     file.chmod(mode)
@@ -152,9 +152,9 @@ def test_long_lists_of_bad_lines_are_cut_short(tmp_path: Path) -> None:
 def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\nodd-shaped-key-00001\n{THREE} {THREE}\n")
 
-    told = "".join(call("importkeys", str(tmp_path / "key.txt")))
+    output = "".join(call("importkeys", str(tmp_path / "key.txt")))
 
-    assert not [secret for secret in (ONE, TWO, THREE, "odd-shaped") if secret in told]
+    assert not [secret for secret in (ONE, TWO, THREE, "odd-shaped") if secret in output]
 
 
 # What is no file, for every command that reads one
@@ -178,12 +178,12 @@ def test_what_cannot_be_read_is_told_in_one_sentence(
     path = tmp_path / "some.txt"
     make(path)
 
-    with pytest.raises(CommandError, match=words) as told:
+    with pytest.raises(CommandError, match=words) as error:
         call(name, str(path))
 
-    assert "some.txt" in str(told.value)
-    assert "\n" not in str(told.value)
-    assert ONE not in str(told.value)
+    assert "some.txt" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert ONE not in str(error.value)
 
 
 # importusage
@@ -216,7 +216,7 @@ def test_a_dry_run_of_usage_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_keys_that_only_the_usage_knew_are_told(tmp_path: Path) -> None:
+def test_keys_that_only_the_usage_knew_are_reported(tmp_path: Path) -> None:
     (tmp_path / "key_usage.txt").write_text(json.dumps(USAGE))
 
     out, _ = call("importusage", str(tmp_path / "key_usage.txt"))
@@ -242,10 +242,10 @@ def test_keys_that_only_the_usage_knew_are_told(tmp_path: Path) -> None:
 def test_a_file_that_is_no_usage_is_refused_and_nothing_is_half_done(tmp_path: Path, content: str) -> None:
     (tmp_path / "key_usage.txt").write_text(content)
 
-    with pytest.raises(CommandError, match=r"key_usage\.txt is not a valid key_usage\.txt: .*\.$") as told:
+    with pytest.raises(CommandError, match=r"key_usage\.txt is not a valid key_usage\.txt: .*\.$") as error:
         call("importusage", str(tmp_path / "key_usage.txt"))
 
-    assert ONE not in str(told.value)
+    assert ONE not in str(error.value)
     assert not ApiKey.objects.exists()
 
 
@@ -334,16 +334,16 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
 
     monkeypatch.setattr(os, "fsync", fail)
 
-    with pytest.raises(CommandError, match="cannot be written") as told:
+    with pytest.raises(CommandError, match="cannot be written") as error:
         call("exportusage", str(file), day="2026-11-20")
 
-    assert os.strerror(number) in str(told.value)
+    assert os.strerror(number) in str(error.value)
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["key_usage.txt"]
 
 
 def test_a_link_is_followed_and_stays_a_link(usage: None, tmp_path: Path) -> None:
-    """Whoever links key_usage.txt into another folder reads the usage there."""
+    """A key_usage.txt that is a symbolic link is written to the linked file."""
     (tmp_path / "folder").mkdir()
     target, link = tmp_path / "folder" / "usage.json", tmp_path / "key_usage.txt"
     target.write_text("old")
@@ -357,7 +357,7 @@ def test_a_link_is_followed_and_stays_a_link(usage: None, tmp_path: Path) -> Non
 
 
 def test_what_is_no_plain_file_is_not_replaced_by_one(usage: None, tmp_path: Path) -> None:
-    """`exportusage /dev/stdout`, as root in a container, would put a file in the place of the device."""
+    """`exportusage /dev/stdout` as root in a container must not replace the device with a file."""
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(CommandError):
@@ -370,10 +370,10 @@ def test_what_is_no_plain_file_is_not_replaced_by_one(usage: None, tmp_path: Pat
 def test_where_no_file_can_be_is_told_in_one_sentence(usage: None, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(CommandError, match=re.escape(str(tmp_path))) as told:
+    with pytest.raises(CommandError, match=re.escape(str(tmp_path))) as error:
         call("exportusage", str(tmp_path / place))
 
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.django_db
@@ -403,7 +403,7 @@ def test_an_export_comes_back_as_it_was(usage: None, tmp_path: Path) -> None:
 
 @pytest.fixture
 def api(db: None, gemini: FakeGemini, settings: Settings) -> FakeGemini:
-    """Let `checkkeys` ask the fake."""
+    """Let `checkkeys` use the fake API."""
     settings.UPSTREAM_URL = gemini.url
     return gemini
 
@@ -621,14 +621,14 @@ def test_without_keys_there_is_nothing_to_check() -> None:
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a data folder with an empty database, once."""
+    """Create a data folder with an empty database, once."""
     folder = tmp_path_factory.mktemp("migrated")
     assert run(folder, "migrate").returncode == 0
     return folder / "data"
 
 
 def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run manage.py in a process of its own, with its data in `folder`."""
+    """Run manage.py in a separate process, with its data in `folder`."""
     variables = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DATABASE_URL": f"sqlite:///{folder}/data/db.sqlite3"}
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],

@@ -1,4 +1,4 @@
-"""Requests whose bodies come packed: their model is known, and they travel on as they came."""
+"""Requests with compressed bodies: their model is recognized, and they are forwarded unchanged."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def post(body: bytes, encoding: str, path: str = "/v1/chat/completions") -> int:
     ],
     ids=["gzip", "capitals", "two members", "deflate", "identity"],
 )
-def test_a_packed_body_is_counted_for_its_model_and_travels_on_as_it_came(
+def test_a_compressed_body_is_counted_for_its_model_and_travels_on_as_it_came(
     gemini: FakeGemini, encoding: str, body: bytes
 ) -> None:
     post(body, encoding)
@@ -50,7 +50,7 @@ def test_a_packed_body_is_counted_for_its_model_and_travels_on_as_it_came(
     assert DailyUsage.objects.get().model_name == FLASH
 
 
-def test_the_tokens_of_a_packed_body_are_estimated_from_what_is_in_it(gemini: FakeGemini) -> None:
+def test_the_tokens_of_a_compressed_body_are_estimated_from_what_is_in_it(gemini: FakeGemini) -> None:
     large = json.dumps({"contents": [{"parts": [{"text": "word " * 80_000}]}]}).encode()
 
     GeminiModel.objects.begin(FLASH)  # its windows are counted from the first claim on

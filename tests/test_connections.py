@@ -1,4 +1,4 @@
-"""Silent and slow connections: how many may wait, which are closed, and that they shut out nobody."""
+"""Silent and slow connections: how many may wait, which are closed, and that others are still served."""
 
 import socket
 import time
@@ -29,7 +29,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def wait(connections: Connections, stack: ExitStack, address: str) -> socket.socket:
-    """Return the client's end of a new connection that waits for a request."""
+    """Return the client's end of a new connection on which no request has arrived."""
     ours, theirs = socket.socketpair()
     stack.enter_context(ours)
     stack.enter_context(theirs)
@@ -125,7 +125,7 @@ def test_a_body_of_single_bytes_ends() -> None:
 
 
 def read_slowly(body: BodySocket) -> int:
-    """Read a byte each 20 ms until there are no more in time; return how many there were."""
+    """Read a byte every 20 ms until no more arrive in time. Return how many there were."""
     for count in range(1000):
         try:
             body.recv(1)

@@ -1,4 +1,4 @@
-"""Packed bodies, unpacked however they are cut, and bodies made to keep us busy."""
+"""Decompression, however the data is split, and bodies that are made to waste CPU time."""
 
 import gzip
 import os
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from proxy.bodies.decompression import STEP, CorruptBody, Decompressor
 
 
-def unpacked(packed: bytes, encoding: str, piece_size: int = 65_536) -> bytes:
+def decompressed(compressed: bytes, encoding: str, piece_size: int = 65_536) -> bytes:
     decompressor, clear = Decompressor(encoding), b""
-    for start in range(0, len(packed), piece_size):
-        decompressor.feed(packed[start : start + piece_size])
+    for start in range(0, len(compressed), piece_size):
+        decompressor.feed(compressed[start : start + piece_size])
         for step in decompressor.steps():
             assert len(step) <= STEP
             clear += step
@@ -29,28 +29,28 @@ def bare_deflate(content: bytes) -> bytes:
 @given(members=st.lists(st.binary(max_size=2_000), min_size=1, max_size=6), size=st.integers(1, 3_000))
 @settings(max_examples=60, deadline=None)
 def test_every_member_of_a_gzip_body_is_unpacked_however_it_is_cut(members: list[bytes], size: int) -> None:
-    assert unpacked(b"".join(map(gzip.compress, members)), "gzip", size) == b"".join(members)
+    assert decompressed(b"".join(map(gzip.compress, members)), "gzip", size) == b"".join(members)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1_000])
 @pytest.mark.parametrize("encoding", ["deflate", "DEFLATE "])
 @pytest.mark.parametrize("pack", [zlib.compress, bare_deflate, gzip.compress])
-def test_deflate_of_every_kind_is_unpacked(pack: object, encoding: str, size: int) -> None:
+def test_deflate_of_every_kind_is_decompressed(pack: object, encoding: str, size: int) -> None:
     assert callable(pack)
-    assert unpacked(pack(b"hello " * 100), encoding, size) == b"hello " * 100
+    assert decompressed(pack(b"hello " * 100), encoding, size) == b"hello " * 100
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 700, b"garbage", b"\r\n", b"\x1f", b"{"])
 @pytest.mark.parametrize("size", [1, 1_000])
 def test_what_follows_the_last_member_is_passed_over(tail: bytes, size: int) -> None:
-    assert unpacked(gzip.compress(b"one") + gzip.compress(b"two") + tail, "gzip", size) == b"onetwo"
+    assert decompressed(gzip.compress(b"one") + gzip.compress(b"two") + tail, "gzip", size) == b"onetwo"
 
 
 @pytest.mark.parametrize("size", [STEP - 1, STEP, STEP + 1, STEP + 100, STEP * 3])
 def test_nothing_is_left_behind_at_the_edge_of_a_step(size: int) -> None:
     content = b"a" * size
 
-    assert unpacked(gzip.compress(content), "gzip", 10_000_000) == content
+    assert decompressed(gzip.compress(content), "gzip", 10_000_000) == content
 
 
 def test_what_was_not_asked_for_comes_with_the_next_call() -> None:
@@ -75,13 +75,13 @@ def test_a_bomb_is_not_unpacked_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "packed",
+    "compressed",
     [b"no gzip", gzip.compress(b"x" * 500)[:-8] + bytes(8), gzip.compress(b"") * 2_000],
     ids=["plain text", "damaged", "too many members"],
 )
-def test_a_body_that_is_not_what_it_says_is_refused(packed: bytes) -> None:
+def test_a_body_that_is_not_what_it_says_is_refused(compressed: bytes) -> None:
     with pytest.raises(CorruptBody):
-        unpacked(packed, "gzip")
+        decompressed(compressed, "gzip")
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "nonsense"])

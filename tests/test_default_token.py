@@ -1,4 +1,4 @@
-"""Who may use the token that everybody knows."""
+"""Who may use the public default token."""
 
 from pathlib import Path
 

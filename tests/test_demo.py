@@ -1,4 +1,4 @@
-"""A made-up pool: its rows agree with each other, its keys are none, and it never mixes with a real one."""
+"""The sample pool: its rows are consistent, its keys cannot be real, and it never mixes with a real pool."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -52,18 +52,18 @@ def counts() -> list[int]:
 
 @pytest.fixture
 def moment(transactional_db: None) -> Iterator[datetime]:
-    """An afternoon, so that a test does not find a day that has just begun."""
+    """An afternoon: a day that has just begun would have too little usage."""
     with time_machine.travel(datetime(2027, 3, 18, 22, 40, tzinfo=UTC), tick=False):
         yield timezone.now()
 
 
 @pytest.mark.usefixtures("moment")
 def test_it_says_what_was_made_and_where_to_look() -> None:
-    told = demo()
+    output = demo()
 
-    assert "40 sample keys" in told
-    assert "/dashboard/" in told
-    assert "DEMO" not in told
+    assert "40 sample keys" in output
+    assert "/dashboard/" in output
+    assert "DEMO" not in output
 
 
 @pytest.mark.usefixtures("moment")
@@ -176,7 +176,7 @@ def test_one_real_key_is_enough_to_refuse(moment: datetime) -> None:
 
 
 @pytest.mark.parametrize("option", [("--keys", "0"), ("--keys", "x"), ("--days", "801"), ("--log-rows", "-1")])
-def test_numbers_that_make_no_sense_are_told(transactional_db: None, option: tuple[str, str]) -> None:
+def test_numbers_that_make_no_sense_are_reported(transactional_db: None, option: tuple[str, str]) -> None:
     with pytest.raises(CommandError, match="whole number"):
         demo(*option)
 

@@ -1,4 +1,4 @@
-"""The documents: links that lead somewhere, READMEs that stay short, and the same sections in both languages."""
+"""The documents: links work, the READMEs stay short, and both languages have the same sections."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
 
 
 def text_of(document: Path) -> str:
-    """Return a document without its code blocks."""
+    """Return the text of a document without its code blocks."""
     return re.sub(r"^(?:    |\t).*$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 

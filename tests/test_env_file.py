@@ -1,4 +1,4 @@
-"""`.env` and the environment in every form people bring: understood, or refused with the line or the variable."""
+"""`.env` and the environment in every form: read correctly, or refused with the line or the variable."""
 
 import codecs
 import shutil
@@ -16,7 +16,7 @@ DEFAULT = "the-default"
 
 
 def token_in(folder: Path, content: str | bytes, **environment: str) -> str:
-    """Return the token with this `.env` and this environment."""
+    """Return the token that this `.env` and this environment give."""
     (folder / ".env").write_bytes(content if isinstance(content, bytes) else content.encode())
     choices = Choices(environment, folder / ".env")
     token = choices.text(NAME, DEFAULT, may_be_empty=True)
@@ -195,7 +195,7 @@ def test_what_is_for_libraries_is_handed_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project, which may have a `.env` of its own."""
+    """A copy of the project, in which a test may write a `.env`."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "keymanager", folder / "keymanager", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "manage.py", folder)

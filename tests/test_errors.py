@@ -1,4 +1,4 @@
-"""Our own errors: Gemini's shape, the right status, and words that help."""
+"""Our own errors: Gemini's format, the right status, and a helpful message."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The fake upstream keeps its word: what other tests rest on."""
+"""The fake upstream, on which other tests rely."""
 
 import gzip
 import http.client
@@ -87,7 +87,7 @@ def test_quotas_belong_to_a_project_and_a_model(gemini: FakeGemini) -> None:
 
 
 def refusal(answer: requests.Response) -> tuple[dict[str, str], str]:
-    """Return what a 429 says: the size of each quota by its id, and the delay in its message."""
+    """Return the limits in a 429 by quota ID, and the delay in its message."""
     error = answer.json()["error"]
     values = {found["quotaId"]: found["quotaValue"] for found in error["details"][0]["violations"]}
     return values, error["message"].rpartition("Please retry in ")[2]

@@ -1,4 +1,4 @@
-"""What a request asks of the Gemini API: every path clients use, no path that leads elsewhere, no credential on it."""
+"""How requests are read for the Gemini API: every path that clients use, none that leads elsewhere, no credentials."""
 
 import json
 import mmap
@@ -175,7 +175,7 @@ def test_a_list_of_models_without_a_version_goes_by_the_credential_too() -> None
 
 
 def test_a_model_without_a_version_gets_one() -> None:
-    """LiteLLM with an `api_base` that has no version asks so."""
+    """LiteLLM sends this if its `api_base` has no version."""
     target = read_target(f"/models/{MODEL}:generateContent", has_bearer=False)
 
     assert (target.path, target.model_name) == (f"/v1beta/models/{MODEL}:generateContent", MODEL)

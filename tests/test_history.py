@@ -1,4 +1,4 @@
-"""What finished requests leave behind: the log, and the sums of their hours."""
+"""What finished requests leave: rows of the log, and hourly sums."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -28,7 +28,7 @@ REFUSED = errors.quota_exceeded(FLASH, errors.Violation(errors.PER_DAY, 100), de
 
 
 def logged(service: Ledger) -> list[LoggedRequest]:
-    """Return the log once all that was asked is in it."""
+    """Return the log once all requests are in it."""
     service.close()
     return list(LoggedRequest.objects.order_by("id"))
 

@@ -1,4 +1,4 @@
-"""The exchange on the wire, over a real socket pair: however it is framed and cut, a body comes out whole."""
+"""HTTP over a real socket pair: however a body is framed and split, it arrives complete."""
 
 import itertools
 import socket
@@ -14,7 +14,7 @@ from proxy.upstream.http1 import BrokenAnswer, Http1Connection
 
 
 def answer_to(sent: bytes, cuts: list[int], *, is_head_request: bool = False) -> tuple[int, Headers, bytes, bool]:
-    """Let a peer send `sent`, cut at `cuts`; return status, headers, body and whether the connection may stay."""
+    """Let a peer send `sent`, split at `cuts`. Return status, headers, body, and whether the connection can be kept."""
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
 

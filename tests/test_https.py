@@ -1,4 +1,4 @@
-"""Behind a proxy that terminates TLS: what HTTPS_ONLY asks of people's browsers, and leaves alone for clients."""
+"""Behind a proxy that terminates TLS: what HTTPS_ONLY requires of browsers, and does not change for API clients."""
 
 from collections.abc import Iterator
 from http.cookies import SimpleCookie

@@ -1,4 +1,4 @@
-"""What goes into the image, and what Compose makes of compose.yaml; none of this needs a Docker daemon."""
+"""The content of the image, and how Compose reads compose.yaml. No Docker daemon is needed."""
 
 import json
 import os
@@ -43,7 +43,7 @@ PRIVATE = "this is private"
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with what must stay out of an image."""
+    """The project, with files that must stay out of the image."""
     folder = tmp_path_factory.mktemp("checkout") / "project"
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "data", "logs", "key*.txt", "*.sqlite3*", "backup*.sqlite3")
     shutil.copytree(ROOT, folder, ignore=unwanted)
@@ -118,7 +118,7 @@ def test_rules_are_read_as_docker_reads_them(rules: str, let_in: list[str]) -> N
 
 
 def compose(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose` with these variables, and without a developer's own."""
+    """Run `docker compose` with only these variables."""
     if subprocess.run(["sh", "-c", "docker compose version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
     (folder / "empty.env").touch()

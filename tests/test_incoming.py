@@ -1,4 +1,4 @@
-"""From an HTTP request to a call: who asks, for what, with which body."""
+"""From an HTTP request to a call: client, path, credentials and body."""
 
 import io
 import json
@@ -27,7 +27,7 @@ SHOWN = {"x-goog-api-key": TOKEN}
 
 
 class Pieces:
-    """The body of a request as a server hands it on; `read` gives what has come, at most what is asked for."""
+    """The body of a request as a server passes it on. `read` returns what has arrived, up to the size."""
 
     def __init__(self, *pieces: bytes, breaks_off: bool = False) -> None:
         self._pieces = list(pieces)
@@ -64,7 +64,7 @@ def chunked(*pieces: bytes, path: str = GENERATE, is_terminated: bool = True, br
 
 
 def sized(length: object, body: Any) -> WSGIRequest:
-    """Return a request that says how long its body is, and has another one perhaps."""
+    """Return a request with this Content-Length and a body that may differ from it."""
     extra: dict[str, Any] = {"wsgi.input": body, "CONTENT_LENGTH": str(length)}
     return request(**extra)
 
@@ -369,7 +369,7 @@ def test_the_file_of_a_large_body_is_closed_after_the_answer(client: Client, gem
 
 
 class Spool(SpooledTemporaryFile[bytes]):
-    """A spool that remembers each of its kind."""
+    """A spool that records all of its instances."""
 
     made: ClassVar[list["Spool"]] = []
 

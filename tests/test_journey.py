@@ -1,4 +1,4 @@
-"""What happens to a request on its way: it waits for a key, and its response says what became of it."""
+"""The journey of a request: it waits for a key, and headers of its response report what happened."""
 
 import json
 import re
@@ -27,17 +27,17 @@ Ask = Callable[..., "Future[Any]"]
 
 
 def back_in(seconds: float) -> Reply:
-    """Return a 429 for the requests of a minute that are over in so many seconds."""
+    """Return a 429 for requests per minute, with this delay in seconds."""
     return errors.quota_exceeded(FLASH, errors.Violation(errors.PER_MINUTE, 100), delay_seconds=seconds)
 
 
 def rest(ledger: Ledger, *, seconds: float) -> None:
-    """Let the key whose turn it is rest for so long."""
+    """Let the next key be rate-limited for this long."""
     ledger.book_refusal(claim_of(ledger), Refusal(Window.MINUTE, seconds))
 
 
 def waiting_in(ledger: Ledger) -> int:
-    """Return how many wait; the ledger may be at work on its lines meanwhile."""
+    """Return how many requests wait. The ledger may change its lines at the same time."""
     return sum(len(line.waiting) for line in list(ledger._writer._waiting._lines.values()))
 
 
@@ -47,7 +47,7 @@ def waited_seconds(response: Any) -> float:
 
 @pytest.fixture
 def ask_soon() -> Iterator[Ask]:
-    """Ask in a thread of its own, as another client."""
+    """Send a request in a separate thread, as another client."""
     with ThreadPoolExecutor(20) as executor:
 
         def ask_in_thread(*args: Any, **kwargs: Any) -> Any:
@@ -234,7 +234,7 @@ def test_streams_wait_too(client: Client, gemini: FakeGemini, pool: Pool) -> Non
     assert response.body.count(b"data: ") == 3
 
 
-def test_whoever_waits_when_the_service_stops_is_told(
+def test_whoever_waits_when_the_service_stops_is_reported(
     gemini: FakeGemini, pool: Pool, service: Ledger, ask_soon: Ask
 ) -> None:
     pool("one")

@@ -1,4 +1,4 @@
-"""Bad keys are asked about now and then, and those that work again come back by themselves."""
+"""Bad keys are checked now and then, and those that work again become usable."""
 
 import time
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ def asks_the_fake(settings: Settings, gemini: FakeGemini) -> None:
 
 
 def go_bad(*secrets: str, since: timedelta) -> datetime:
-    """Let keys have been bad for so long; return since when."""
+    """Let keys have been bad for this long. Return since when."""
     moment = timezone.now() - since
     ApiKey.objects.filter(secret__in=secrets).mark_bad(Fault.SUSPENDED, "suspended", moment)
     return moment

@@ -1,4 +1,4 @@
-"""Lists of keys as people keep them."""
+"""Lists of keys in the formats that people use."""
 
 import json
 import re
@@ -16,7 +16,7 @@ ODD = "next-Format.key_0123"  # as long as a lone word must be
 
 
 def written(text: str) -> str:
-    """Return `text` with keys for <A>, <B> and <C>, and a word that may be one for <ODD>."""
+    """Return `text` with keys in place of <A>, <B> and <C>, and an odd key in place of <ODD>."""
     for sign, secret in {"<A>": A, "<B>": B, "<C>": C, "<ODD>": ODD}.items():
         text = text.replace(sign, secret)
     return text

@@ -1,4 +1,4 @@
-"""The ledger: claims and bookings, with many threads, a locked database, entries that cannot be written."""
+"""The ledger: claims and bookings with many threads, a locked database, and entries that cannot be written."""
 
 import logging
 from collections import Counter
@@ -47,7 +47,7 @@ ONE, TWO = fake_secret("one"), fake_secret("two")
 
 
 def claims_of(ledger: Ledger, count: int, model_name: str = FLASH) -> list[Claim]:
-    """Claim so many keys one after the other, as a request does that fails over each time."""
+    """Claim this many keys in turn, like a request that fails over each time."""
     claims: list[Claim] = []
     for _ in range(count):
         claims.append(claim_of(ledger, model_name, tried=[claim.key_id for claim in claims]))
@@ -62,7 +62,7 @@ def in_thread(work: Callable[[], Any]) -> Future[Any]:
 
 
 def answers_on_disk() -> int:
-    """Return what another process would see."""
+    """Return rows as another process would see them."""
     with closing(other_connection()) as other:
         return int(other.execute("SELECT coalesce(sum(answers), 0) FROM proxy_dailyusage").fetchone()[0])
 
@@ -116,7 +116,7 @@ def test_whatever_is_refused_claims_offer_no_exhausted_key_and_none_twice(
     service: Ledger, pool: Pool, rounds: list[list[Window | None]]
 ) -> None:
     pool("one", "two", "three", "four")  # known after the first example
-    model_name, resting = f"model-{uuid4()}", set()
+    model_name, limited = f"model-{uuid4()}", set()
 
     for outcomes in rounds:
         offered: list[int] = []
@@ -124,14 +124,14 @@ def test_whatever_is_refused_claims_offer_no_exhausted_key_and_none_twice(
             for window in outcomes:
                 claim = claim_of(service, model_name, tried=offered)
                 offered.append(claim.key_id)
-                assert claim.key_id not in resting
+                assert claim.key_id not in limited
                 if window is None:
                     service.book_answer(claim, 200)
                     break
                 service.book_refusal(claim, Refusal(window))
-                resting.add(claim.key_id)
+                limited.add(claim.key_id)
         except PoolExhausted:
-            assert len(resting) == 4
+            assert len(limited) == 4
         assert len(set(offered)) == len(offered)
 
 
@@ -226,7 +226,7 @@ def test_an_answer_on_the_last_second_of_a_day_is_booked_on_it(service: Ledger, 
     assert [(str(day), answers) for day, answers in days] == [("2026-11-23", 1), ("2026-11-24", 1)]
 
 
-# A database that is locked by somebody else
+# A database that is locked by another process
 
 
 @pytest.mark.parametrize("mode", ["IMMEDIATE", "EXCLUSIVE"])
@@ -284,7 +284,7 @@ def test_a_booking_that_a_locked_database_did_not_take_is_a_503_and_written_with
             claim_of(impatient)
     claim = claim_of(impatient)
 
-    assert claim.secret == ONE  # the second rests
+    assert claim.secret == ONE  # the second is rate-limited
     assert usage_of_today() == {"answers": 1, "refusals": 1}
 
 
@@ -362,7 +362,7 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
     attempts: Counter[str] = Counter()
 
     def write(cursor: object, *, claim: Claim, **rest: object) -> None:
-        """Fail for good for the first key; for the others as when somebody took the lock meanwhile, once."""
+        """Fail permanently for the first key, and once for the others, as if another process had taken the lock."""
         attempts[claim.secret] += 1
         if claim.secret == ONE:
             raise ValueError("cannot be written")

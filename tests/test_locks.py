@@ -1,4 +1,4 @@
-"""The locks in requirements/: they follow their sources, agree with each other, and have a hash for every package."""
+"""The locks in requirements/: they match their sources and each other, and have a hash for every package."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ SOURCES = {
 
 
 def packages(path: Path) -> dict[str, str]:
-    """Return the versions that a file of requirements pins, by name; those of files it includes, too."""
+    """Return the versions that a requirements file pins, by name, with those of included files."""
     found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("-r "):

@@ -1,4 +1,4 @@
-"""Logins: who fails too often waits, nothing that was typed is kept, and a hash holds up nobody's stream."""
+"""Logins: too many failures lead to a wait, typed text is not stored, and hashing does not block streams."""
 
 import logging
 import subprocess
@@ -157,9 +157,9 @@ def test_a_failure_is_logged_with_account_and_address(caplog: pytest.LogCaptureF
     fail(LIMIT + 1)
     log_in("wrong", name="nobody")
 
-    told = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
-    assert told[:LIMIT] == ["A login as admin from 203.0.113.7 failed."] * LIMIT
-    assert told[LIMIT:] == [
+    messages = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
+    assert messages[:LIMIT] == ["A login as admin from 203.0.113.7 failed."] * LIMIT
+    assert messages[LIMIT:] == [
         "Logins as admin from 203.0.113.7 are refused for 5 minutes.",
         "A login as an unknown account from 203.0.113.7 failed.",
     ]
@@ -171,8 +171,8 @@ def test_a_name_is_one_short_masked_line_in_the_log(caplog: pytest.LogCaptureFix
 
     log_in("wrong", name=name)
 
-    [told] = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
-    assert told == f"A login as {shown} from 203.0.113.7 failed."
+    [messages] = [record.getMessage() for record in caplog.records if record.name == "proxy.accounts.logins"]
+    assert messages == f"A login as {shown} from 203.0.113.7 failed."
 
 
 def test_rows_go_when_they_count_no_more(travel: Any) -> None:

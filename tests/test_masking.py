@@ -1,4 +1,4 @@
-"""Secrets and tokens in nothing that leaves us."""
+"""Masking of keys and tokens in text."""
 
 import logging
 import sys

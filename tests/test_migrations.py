@@ -1,4 +1,4 @@
-"""From the first release's database to the newest: nothing is lost, and what is derived is right."""
+"""Migrations from the first release to the newest: nothing is lost, and computed columns are right."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -60,7 +60,7 @@ def migrate(*names: str) -> Any:
 
 @pytest.fixture
 def empty_database(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put a file without any table in the place of the database: migrations do not go backwards."""
+    """Replace the database with an empty file: migrations cannot be reversed."""
     connection.close()
     with monkeypatch.context() as patch:
         patch.setitem(connection.settings_dict, "NAME", str(tmp_path / "first.sqlite3"))
@@ -69,7 +69,7 @@ def empty_database(transactional_db: None, tmp_path: Path, monkeypatch: pytest.M
 
 
 def fill_first_release(apps: Any, moment: datetime) -> None:
-    """Write what the first release may have written, with places for two models."""
+    """Write rows as the first release did, with two models."""
     api_keys, events, usage, places = (
         apps.get_model("proxy", name).objects for name in ("ApiKey", "ExhaustionEvent", "DailyUsage", "Place")
     )
@@ -98,7 +98,7 @@ USAGE_FIELDS = tuple(field.attname for field in DailyUsage._meta.concrete_fields
 
 @pytest.fixture
 def migrated(empty_database: None) -> Before:
-    """Migrate a database of the first release; return what was in it that must be there still."""
+    """Migrate a database of the first release. Return the rows that must still be there."""
     apps = migrate("0001_pool")
     fill_first_release(apps, timezone.now())
     before = {
@@ -152,7 +152,7 @@ def test_what_ran_out_stays_with_the_project_that_it_ran_out_for(migrated: Befor
 
 
 def test_quotas_are_as_keys_and_exhaustion_say(migrated: Before) -> None:
-    """Settling everything anew changes nothing, and what it says is right."""
+    """Recomputing everything changes nothing, and the result is right."""
     before = quotas()
     moment = timezone.now()
 

@@ -1,4 +1,4 @@
-"""Keys, their projects and what is exhausted, as rows; quotas as far as they follow from these."""
+"""Rows of keys, projects and exhaustion events, and the quotas that are computed from them."""
 
 import random
 import threading
@@ -43,7 +43,7 @@ def refuse(
 
 
 def open_keys(model_name: str, moment: datetime = NOON) -> set[int]:
-    """Return the ids of usable keys whose project's quota is open, or has been closed until no later than `moment`."""
+    """Return the IDs of usable keys whose project's quota is open, or opens again by `moment`."""
     rotation = model_name if GeminiModel.objects.filter(model_name=model_name).exists() else ""
     quotas = Quota.objects.filter(Q(is_open=True) | Q(opens_at__lte=moment), model_name=rotation)
     return set(ApiKey.objects.usable().filter(project__quotas__in=quotas).values_list("id", flat=True))
@@ -281,7 +281,7 @@ def test_a_rest_that_is_over_is_no_rest() -> None:
 
 
 def check_quotas_against_the_definition(moment: datetime) -> None:
-    """Compare every quota with what keys, events and uses say in so many words."""
+    """Compare every quota with its keys, events and uses."""
     events = list(ExhaustionEvent.objects.all())
     rotations = {"", *GeminiModel.objects.values_list("model_name", flat=True)}
     assert {event.model_name for event in events if event.until is None or event.until > moment} <= rotations
@@ -310,7 +310,7 @@ def check_quotas_against_the_definition(moment: datetime) -> None:
 
 
 def use(quotas: list[Quota], tokens: int) -> None:
-    """Let requests of today stand in the minute of these quotas, as claims do."""
+    """Put requests of today into the minute windows of these quotas, as claims do."""
     for quota in quotas:
         tenth = Use.objects.filter(quota=quota).count() + 1  # several projects are used in the same one
         Use.objects.create(quota=quota, tenth=tenth, requests=2, tokens=tokens)
@@ -448,7 +448,7 @@ def test_no_row_shows_a_secret_when_it_is_printed(name: str) -> None:
 
 
 def due_checks(at: timedelta) -> list[str]:
-    """Return the names of the bad keys that are asked about at so much after noon."""
+    """Return the names of the bad keys that are due for a check this long after noon."""
     return [str(key.name) for key in ApiKey.objects.take_due_checks(NOON + at)]
 
 
@@ -532,7 +532,7 @@ def test_a_check_is_put_off_for_bad_keys_alone_also_when_the_clock_was_set_back(
 
 
 def test_a_bad_key_of_which_nobody_knows_when_to_ask_is_asked_about_at_once() -> None:
-    """Such are keys that went bad before anybody asked about them again."""
+    """Keys that went bad before there were such checks."""
     add_bad("one")
     ApiKey.objects.update(next_check=None)
 

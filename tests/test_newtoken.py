@@ -1,4 +1,4 @@
-"""`manage.py newtoken` writes a token into `.env`, and leaves all else there as it was."""
+"""`manage.py newtoken` writes a token into `.env` and changes nothing else in it."""
 
 import codecs
 import os
@@ -140,7 +140,7 @@ def test_the_next_start_knows_the_token(tmp_path: Path) -> None:
 
 
 def test_git_leaves_backups_and_settings_alone(tmp_path: Path) -> None:
-    """No file of ours is ignored, and what holds secrets is."""
+    """No file of the project is ignored, and every file with secrets is."""
     shutil.copy(ROOT / ".gitignore", tmp_path)
     git = ["git", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)

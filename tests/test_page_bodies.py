@@ -1,4 +1,4 @@
-"""What our own pages take in a request, from strangers and from people who are logged in."""
+"""Which request bodies our own pages accept, with and without a login."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The overview and the log of requests; what all pages share: filters, tables, exports, sums over time."""
+"""The overview, the request log, and what all pages share: filters, tables, exports, sums over time."""
 
 import csv
 import io
@@ -149,7 +149,7 @@ def test_times_to_the_first_byte_are_about_right(pool: Pool) -> None:
 
 @pytest.fixture
 def limited(pool: Pool) -> list[Quota]:
-    """Two projects that may ask FLASH 100 times a day, at half past twelve: one asked 90 times, one 10."""
+    """Two projects at half past twelve, with a limit of 100 requests per day: one has used 90, the other 10."""
     pool("one", project="p1")
     pool("two", project="p2")
     GeminiModel.objects.begin(FLASH)
@@ -253,7 +253,7 @@ def test_numbers_stay_numbers_in_csv() -> None:
     ],
 )
 @pytest.mark.parametrize("page", ["", "models/", "requests/"])
-def test_what_makes_no_sense_in_an_address_is_told(person: Client, query: str, problem: str, page: str) -> None:
+def test_what_makes_no_sense_in_an_address_is_reported(person: Client, query: str, problem: str, page: str) -> None:
     assert problem in shown(person, f"/dashboard/{page}?{query}")
 
 

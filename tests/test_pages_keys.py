@@ -1,4 +1,4 @@
-"""The list of keys, what can be done with several at once, and the page of a key."""
+"""The list of keys, actions on several keys, and the page of a key."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -36,7 +36,7 @@ def person(transactional_db: None) -> Client:
 
 
 class Cells(HTMLParser):
-    """The cells of a heat map that hold a number, by their title; and how many there are, those without included."""
+    """The cells of a heat map that have a number, by title, and the number of all cells."""
 
     def __init__(self, page: str, name: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def records(person: Client, path: str = KEYS, table: str = "keys") -> list[dict[
 
 
 def fours(person: Client, query: str = "") -> list[str]:
-    """Return the last four characters of the keys on a page, in its order."""
+    """Return the last four characters of the keys on a page, in order."""
     return [str(row["name"])[-4:].lstrip("0…") for row in records(person, KEYS + query)]
 
 
@@ -303,7 +303,7 @@ def test_names_are_shown_and_never_run(person: Client, pool: Pool) -> None:
 
 
 def act(person: Client, action: str, *keys: ApiKey, query: str = "", **fields: str) -> str:
-    """Post an action, and return the messages of the page that it leads back to."""
+    """Post an action, and return the messages on the page after the redirect."""
     posted = {"action": action, "chosen": [key.pk for key in keys], **fields}
     response = person.post(KEYS + query, posted, follow=True)
     assert response.redirect_chain == [(KEYS + query, 302)]

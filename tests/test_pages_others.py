@@ -1,4 +1,4 @@
-"""The pages Exhaustion, Models and Health: what they show of rows made by hand, on a fixed past day."""
+"""The pages Exhaustion, Models and Health, with hand-made rows on a fixed day in the past."""
 
 import csv
 import io
@@ -39,21 +39,21 @@ ADDRESS = f"/dashboard/exhaustion/?day={DAY.day}"
 
 @pytest.fixture(autouse=True)
 def now() -> Iterator[None]:
-    """Let it be noon of the day after."""
+    """Set the time to noon of the following day."""
     with time_machine.travel(NOON + timedelta(days=1), tick=False):
         yield
 
 
 @pytest.fixture
 def person(db: None) -> Client:
-    """Somebody who is logged in, and may look at everything."""
+    """A client that is logged in and may view everything."""
     client = Client()
     client.force_login(User.objects.create_superuser("somebody"))
     return client
 
 
 def key_of(name: str) -> ApiKey:
-    """Return the key of a project of this name, added now."""
+    """Add a project of this name, and return its key."""
     add_keys([fake_secret(name)], NOON, project=name)
     return ApiKey.objects.get(secret=fake_secret(name))
 
@@ -72,7 +72,7 @@ def rest(
 
 
 def tables(person: Client, address: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the tables of a page, as its JSON has them."""
+    """Return the tables of a page from its JSON export."""
     found: dict[str, list[dict[str, Any]]] = person.get(
         address + ("&" if "?" in address else "?") + "format=json"
     ).json()
@@ -303,7 +303,7 @@ def test_what_was_imported_without_a_time_is_not_reckoned_with(person: Client) -
 
 
 def requested(key: ApiKey, model: str, hours_ago: int, count: int = 1) -> None:
-    """Let `count` requests be answered in 100 ms."""
+    """Book `count` requests with a first byte after 100 ms."""
     began = NOON + timedelta(days=1) - timedelta(hours=hours_ago)
     one = FinishedRequest(
         began, "r", "POST", "generateContent", model, [(key.pk, 200)], 200, 0, 100, 500, Tokens(7, 5, 3, 1)
@@ -475,7 +475,7 @@ def test_health_shows_no_secret(person: Client, settings: Settings, monkeypatch:
         assert shown in pages[0]
 
 
-def test_of_another_database_only_the_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_another_database_only_the_place_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from proxy.dashboard.reports.health import settings_in_force  # noqa: PLC0415
 
     monkeypatch.setattr(type(connection._connections[connection._alias]), "vendor", "postgresql")  # type: ignore[attr-defined]
@@ -508,7 +508,7 @@ PAGES = [ADDRESS, "/dashboard/models/?range=7d", "/dashboard/health/"]
 
 
 def live(count: int) -> None:
-    """Let keys of projects of their own answer and run out."""
+    """Let keys in separate projects answer and run out."""
     for number in range(count):
         key = key_of(f"live-{count}-{number}")
         rest(key, NOON + timedelta(minutes=number), model=f"model-{number % 7}")

@@ -1,4 +1,4 @@
-"""Which path is meant: the forms that base URLs take in clients' settings, from documentation and issue trackers."""
+"""How paths are corrected: the base URLs in clients' settings, from documentation and issue trackers."""
 
 import time
 
@@ -319,7 +319,7 @@ def test_the_path_that_is_meant_means_itself(path: str, has_bearer: bool) -> Non
 
 @pytest.mark.parametrize("piece", ["/models/v1/%20x%20", "%20", "/", ":", "/operations", "/chat/completions", "%2f%20"])
 def test_a_long_path_is_read_in_one_pass(piece: str) -> None:
-    """A factor of ten in length is one of ten in work; a hundred, as for two loops in one another, would show."""
+    """Ten times the length takes ten times the work. A hundred times, as with nested loops, would fail."""
 
     def seconds(count: int) -> float:
         path = f"/v1beta/models/{M}" + piece * count

@@ -1,4 +1,4 @@
-"""Who may do what: every action of the admin and every POST of the dashboard, tried without and with permission."""
+"""Permissions: every action of the admin and every POST of the dashboard, without and with permission."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +39,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def staff(*permissions: str) -> Client:
-    """Return a client of somebody on the staff who has these permissions for every model of ours."""
+    """Return a client of a staff member with these permissions for all of our models."""
     user = User.objects.create_user("-".join(permissions) or "none", is_staff=True)
     granted = Permission.objects.filter(content_type__app_label="proxy")
     user.user_permissions.set(p for p in granted if p.codename.split("_")[0] in permissions)
@@ -49,7 +49,7 @@ def staff(*permissions: str) -> Client:
 
 
 def state() -> list[Any]:
-    """Return all that an action could change."""
+    """Return everything that an action could change."""
     return [
         *ApiKey.objects.values_list("is_enabled", "fault", "next_check", "project__name"),
         *Quota.objects.filter(model_name=FLASH).values_list("learned_requests_per_minute"),

@@ -111,7 +111,7 @@ def test_counting_what_is_new_changes_nothing() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_other_writers_have_their_turn_while_many_keys_are_added() -> None:
-    """Somebody writes all the time; between two of these writes no more keys appear than one transaction may hold."""
+    """Another connection keeps writing. Between two of its writes, at most one transaction's keys appear."""
     seen: list[int] = []
     is_over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The key manager below a path of a reverse proxy: pages, files, cookies and the relay."""
+"""The key manager below a path of a reverse proxy: pages, static files, cookies and the relay."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ PREFIX = {"HTTP_X_FORWARDED_PREFIX": "/gemini"}
 
 @pytest.fixture(autouse=True)
 def no_prefix() -> Iterator[None]:
-    """Begin and end without a prefix, as each request does in a server; a test client leaves the last one."""
+    """Start and end without a prefix, like each request in a server. A test client would leave the last one."""
     set_script_prefix("/")
     yield
     set_script_prefix("/")
@@ -110,7 +110,7 @@ http {{
 
 @contextmanager
 def nginx_before(url: str, folder: Path) -> Iterator[str]:
-    """Run nginx in front of `url`; yield its address once it answers."""
+    """Run nginx in front of `url`. Yield its address once it answers."""
     folder.mkdir()
     port = free_port()
     (folder / "conf").write_text(NGINX.format(folder=folder, port=port, url=url))

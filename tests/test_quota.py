@@ -1,4 +1,4 @@
-"""When a quota day begins and ends."""
+"""The start and end of a quota day."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Quotas: limits, what follows from keys and exhaustion, one project that turns out to be another, rotations."""
+"""Quotas: limits, keys and exhaustion, and projects that turn out to be the same."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,14 +41,14 @@ def quota_of(key: ApiKey, model_name: str = FLASH) -> Quota:
 
 
 def limit(key: ApiKey, model_name: str = FLASH, /, **limits: int | None) -> Quota:
-    """Set limits of the key's project, as the admin does."""
+    """Set limits for the key's project, as the admin does."""
     GeminiModel.objects.begin(model_name)
     Quota.objects.filter(project__keys=key, model_name=model_name).set_limits(NOON, **limits)
     return quota_of(key, model_name)
 
 
 def exhaust(key: ApiKey, model_name: str = FLASH, *, until: datetime | None, window: Window = Window.DAY) -> None:
-    """Write that the key's project is exhausted, without what follows."""
+    """Write an exhaustion event of the key's project, and nothing else."""
     GeminiModel.objects.begin(model_name or FLASH)
     ExhaustionEvent.objects.record(key, model_name, Refusal(window), NOON, until)
 
@@ -58,13 +58,13 @@ def settle(*keys: ApiKey, moment: datetime = NOON) -> None:
 
 
 def use(quota: Quota, *tokens: int) -> None:
-    """Let requests of so many tokens stand in the minute of a quota, one a tenth of a second, without its sums."""
+    """Put requests of these tokens into the minute window of a quota, 0.1 s apart, without its sums."""
     for tenth, size in enumerate(tokens, start=1):
         Use.objects.create(quota=quota, tenth=tenth, requests=1, tokens=size)
 
 
 def state_of(quota: Quota) -> tuple[bool, datetime | None, bool]:
-    """Return whether it is open, when it is looked at again, and whether it is barred."""
+    """Return whether the quota is open, when it is recomputed, and whether it is barred."""
     return quota.is_open, quota.opens_at, quota.is_barred
 
 
@@ -73,7 +73,7 @@ def counts_of(quota: Quota) -> tuple[int, int, int]:
 
 
 def granted(ledger: Ledger, model_name: str = FLASH, *, at_most: int = 100) -> list[Claim]:
-    """Claim until there is no key left; every answer is 200."""
+    """Claim until no key is left. Every answer is 200."""
     claims: list[Claim] = []
     try:
         while len(claims) < at_most:
@@ -157,7 +157,7 @@ def test_what_somebody_must_act_on_bars_a_quota_whatever_else_ends_by_itself() -
     assert quota.cooldown_until == NOON + HOUR
 
 
-def test_settling_counts_the_minute_anew() -> None:
+def test_recomputing_counts_the_minute_again() -> None:
     [one, two] = add("one", "two")
     GeminiModel.objects.begin(FLASH)
     use(quota_of(one), 100, 20)
@@ -336,7 +336,7 @@ def test_rests_that_the_old_limits_led_to_end_with_them_and_others_do_not() -> N
     ("by_hand", "learned", "counts"), [(3, 5, 3), (5, 3, 5), (None, 3, 3), (0, 3, 0), (3, None, 3)]
 )
 @pytest.mark.parametrize("name", ["requests_per_minute", "requests_per_day"])
-def test_a_limit_set_by_hand_wins_over_what_google_told(
+def test_a_limit_set_by_hand_wins_over_what_google_reported(
     service: Ledger, clocks: Clocks, *, name: str, by_hand: int | None, learned: int | None, counts: int
 ) -> None:
     [one] = add("one")
@@ -358,7 +358,7 @@ def test_limits_are_set_where_they_were_meant_and_nowhere_else() -> None:
 
 
 def limits_of(quota: Quota, prefix: str = "") -> Limits:
-    """Return the limits that were set by hand, or with `learned_` those that Google told."""
+    """Return the limits that were set by hand, or with `learned_` those that Google reported."""
     return Limits(**{name: getattr(quota, f"{prefix}{name}") for name in Limits._fields})
 
 
@@ -589,7 +589,7 @@ def test_the_day_of_a_project_is_counted_without_the_keys_that_left_it(service: 
 
 @pytest.fixture
 def early_claim(service: Ledger, clocks: Clocks) -> Claim:
-    """A claim of the last request of a day, whose key's project becomes known while the answer is awaited."""
+    """A claim of the last request of a day. The project of its key becomes known before the answer arrives."""
     [key] = add("one")
     limit(key, requests_per_day=3, requests_per_minute=3, input_tokens_per_minute=10_000)
     granted(service, at_most=2)
@@ -615,7 +615,7 @@ def test_its_answer_is_counted(service: Ledger, early_claim: Claim) -> None:
 def test_whatever_becomes_of_it_the_minute_ends_with_nothing_in_it(
     service: Ledger, early_claim: Claim, clocks: Clocks, fate: str
 ) -> None:
-    """It may stay in the minute of the new project until that is over, and not for longer."""
+    """It may stay in the minute window of the new project, but not for longer than a minute."""
     match fate:
         case "given back":
             service.give_back(early_claim)
@@ -653,7 +653,7 @@ def test_its_refusal_lets_the_new_project_rest(service: Ledger, early_claim: Cla
 
 @pytest.mark.django_db(transaction=True)
 def test_two_who_say_at_once_which_project_a_key_belongs_to_do_not_meet(service: Ledger) -> None:
-    """Both have read the key before either writes, unless reading is part of the transaction."""
+    """Unless reading is part of the transaction, both read the key before either writes."""
     [one] = add("one")
     names = ["p1", "p2", "p3"]
 
@@ -785,7 +785,7 @@ def test_dropping_what_is_not_there_is_harmless() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_last_request_of_a_day_that_finds_no_such_model_is_counted(service: Ledger, clocks: Clocks) -> None:
-    """Somebody set a limit for a model that was asked for, before Google said that there is none."""
+    """A limit was set for a model before Google reported that the model does not exist."""
     [one] = add("one")
     claim = claim_of(service, "no-such-model")
     service.give_back(claim)
@@ -813,12 +813,12 @@ def test_a_model_spends_its_own_quotas_unless_google_told_otherwise() -> None:
 
 def test_a_model_that_counts_as_another_does_so_until_google_says_otherwise() -> None:
     add("one")
-    told = GeminiModel.objects.spent_by(LATEST, FLASH)
+    before = GeminiModel.objects.spent_by(LATEST, FLASH)
     later = GeminiModel.objects.spent_by(LATEST, "")
     moved_on = GeminiModel.objects.spent_by(LATEST, PRO)
     itself = GeminiModel.objects.spent_by(LATEST, LATEST)
 
-    assert (told, later, moved_on, itself) == (FLASH, FLASH, PRO, LATEST)
+    assert (before, later, moved_on, itself) == (FLASH, FLASH, PRO, LATEST)
     assert dict(GeminiModel.objects.values_list("model_name", "counts_as")) == {LATEST: "", FLASH: "", PRO: ""}
     assert set(GeminiModel.objects.values_list("is_known", flat=True)) == {True}
     assert Quota.objects.of_models().count() == 3

@@ -1,4 +1,4 @@
-"""What Google's errors say of a key. The bodies are those of `gemini_errors.py`, as recorded."""
+"""How Google's errors are read. The bodies are the recorded ones in `gemini_errors.py`."""
 
 import functools
 import json
@@ -162,7 +162,7 @@ WRAPPINGS: dict[str, Callable[[str], Any]] = {
 
 
 def content_of(reply: Reply, *, in_array: bool = False) -> bytes:
-    """Return the body as bytes, the way the OpenAI endpoint sends it when `in_array`."""
+    """Return the body as bytes, in an array if `in_array`, like the OpenAI endpoint."""
     if isinstance(reply.body, bytes):
         return reply.body
     return json.dumps([reply.body] if in_array else reply.body, indent=2).encode()
@@ -284,7 +284,7 @@ def test_the_interactions_api_refuses_with_codes_in_words() -> None:
     ],
 )
 def test_words_of_a_client_that_google_repeats_cost_no_key_its_place(phrase: str) -> None:
-    """Google quotes bad values: a client that knows the words could otherwise empty the whole pool."""
+    """Google quotes bad values. Otherwise a client could make every key of the pool bad with the right words."""
     field = "safety_settings[0].category"
     message = f"Invalid value at '{field}' (type.googleapis.com/google.ai.generativelanguage.v1beta.HarmCategory), "
     message += f'"{phrase}"'
@@ -552,7 +552,7 @@ def test_a_day_s_quota_comes_back_at_pacific_midnight_also_when_clocks_change(
 )
 @pytest.mark.parametrize("refusal", [Refusal(Window.DAY, 7200), Refusal(Window.MINUTE, 3600), Refusal(Window.UNKNOWN)])
 def test_a_rest_lasts_as_long_whatever_zone_the_moment_is_told_in(moment: datetime, refusal: Refusal) -> None:
-    """Adding to a datetime that has a zone moves the hands of its clock, which is another time after a clock change."""
+    """Adding to a datetime with a time zone changes its wall-clock time, which is wrong after a clock change."""
     in_utc = cooldown_end(refusal, moment.astimezone(UTC), PACIFIC, 7)
 
     until = cooldown_end(refusal, moment, PACIFIC, 7)

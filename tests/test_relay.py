@@ -1,4 +1,4 @@
-"""The life of a request, against a real HTTP upstream and a real database file."""
+"""The life of a request, with a real HTTP upstream and a real database file."""
 
 import gzip
 import http.client
@@ -57,7 +57,7 @@ def nobody_there(replace_upstream: ReplaceUpstream) -> None:
 
 @pytest.fixture
 def short_patience(gemini: FakeGemini, replace_upstream: ReplaceUpstream) -> None:
-    """Wait for the upstream's next byte for 0.3 s."""
+    """Wait only 0.3 s for the upstream's next byte."""
     replace_upstream(gemini.url, 0.3)
 
 
@@ -216,17 +216,17 @@ def test_a_bare_refusal_rests_twice_as_long_each_time_and_an_answer_forgives(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one")
-    moment, rests = timezone.now(), []
+    moment, retries_after = timezone.now(), []
 
     for reply in (errors.bare_429(), errors.bare_429(), errors.bare_429(), Reply(200, {}), errors.bare_429()):
         gemini.script(ONE, reply)
         with time_machine.travel(moment, tick=False):
             response = ask(client)
         if response.status_code == 503:
-            rests.append(int(response.headers["Retry-After"]))
-            moment += timedelta(seconds=rests[-1] + 1)
+            retries_after.append(int(response.headers["Retry-After"]))
+            moment += timedelta(seconds=retries_after[-1] + 1)
 
-    assert rests == [60, 120, 240, 60]
+    assert retries_after == [60, 120, 240, 60]
 
 
 def test_a_bare_refusal_can_be_told_to_rest_for_the_day(
@@ -424,11 +424,11 @@ def test_an_error_of_the_request_goes_back_as_it_is_and_costs_no_key_its_place(
     response = ask(client, headers={"accept-encoding": encoding})
     later = [ask(client).status_code for _ in range(2)]
 
-    is_packed = response.headers.get("Content-Encoding") == "gzip"
-    content = gzip.decompress(response.body) if is_packed else response.body
+    is_compressed = response.headers.get("Content-Encoding") == "gzip"
+    content = gzip.decompress(response.body) if is_compressed else response.body
     assert response.status_code == reply.status
     assert (content if isinstance(reply.body, bytes) else json.loads(content)) == reply.body
-    assert is_packed == (encoding == "gzip" and isinstance(reply.body, dict))
+    assert is_compressed == (encoding == "gzip" and isinstance(reply.body, dict))
     assert response.headers["Content-Length"] == str(len(response.body))
     assert later == [200, 200]
     assert gemini.secrets_seen == [ONE, TWO, ONE, TWO]
@@ -1047,14 +1047,14 @@ def test_bodies_pass_byte_for_byte_in_both_directions(front: int, gemini: FakeGe
     assert answer.getheader("Content-Length") == str(size)
 
 
-def test_a_packed_answer_passes_as_it_is_packed(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_compressed_answer_is_passed_on_unchanged(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
-    packed = gzip.compress(b'{"a": 1}', compresslevel=1, mtime=7)
-    gemini.script(ONE, Reply(200, packed, {"Content-Encoding": "gzip"}))
+    compressed = gzip.compress(b'{"a": 1}', compresslevel=1, mtime=7)
+    gemini.script(ONE, Reply(200, compressed, {"Content-Encoding": "gzip"}))
 
     response = ask(client, headers={"accept-encoding": "gzip"})
 
-    assert response.body == packed
+    assert response.body == compressed
     assert response.headers["Content-Encoding"] == "gzip"
 
 

@@ -1,4 +1,4 @@
-"""The plain way: migrate, importkeys, runserver. Threads instead of greenlets, one process, and the same promises."""
+"""The plain way: migrate, importkeys, runserver. Threads instead of greenlets, one process, the same promises."""
 
 import signal
 from collections import Counter

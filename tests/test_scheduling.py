@@ -1,4 +1,4 @@
-"""The scheduler against a plain model of Google's windows, whatever happens in between."""
+"""The scheduler, compared with a simple model of Google's windows, whatever happens in between."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +32,10 @@ SLACK = 0.3  # seconds that our minute is longer than Google's
 
 @dataclass
 class GoogleProject:
-    """A project as Google sees it: what it accepted, in a sliding minute and on a Pacific day."""
+    """A project as Google sees it: accepted requests in a sliding minute and on a Pacific day."""
 
     limits: Limits
-    told: dict[Window, int]  # limits that we know, each with how many requests had been sent when it was told
+    reported: dict[Window, int]  # the limits that we know, and how many requests had been sent before each was reported
     accepted: list[tuple[float, int, object]] = field(default_factory=list)
     cooldown_until: float = 0.0
     day_ends: datetime = LONG_AGO  # when the day does that was spent, also when the clock is set back
@@ -43,7 +43,7 @@ class GoogleProject:
     doubtful: set[int] = field(default_factory=set)  # of these, those of a day that may have come again
 
     def violations(self, clocks: Clocks, tokens: int, slack: float = 0.0) -> dict[Window, float]:
-        """Return which limits one more request would pass, and in how many seconds it would not."""
+        """Return which limits one more request would exceed, and in how many seconds it would fit."""
         now, wall = clocks.elapsed_ns / 1e9, datetime.now(UTC).astimezone(PACIFIC)
         minute = [(moment, spent) for moment, spent, _ in self.accepted if moment + 60 + slack > now]
         found = {}
@@ -141,7 +141,7 @@ class Simulation:
         request = InFlight(ledger, claim, project, self.sent, project.violations(self.clocks, tokens))
         self.sent += 1
         for window in request.violations:
-            assert window not in project.told, f"went past a known limit: {window}"
+            assert window not in project.reported, f"went past a known limit: {window}"
         if not request.violations:
             project.accept(self.clocks, tokens)
             if fate == "lost":  # the process is killed, or the answer never comes: Google has counted it
@@ -152,7 +152,7 @@ class Simulation:
             self.arrive(-1)
 
     def arrive(self, first: int = 0) -> None:
-        """Let the answers to those in flight come in, from this one on."""
+        """Let the answers to requests in flight arrive, starting with this one."""
         for request in self.in_flight[first:]:
             if request.violations:
                 self.refuse(request)
@@ -164,11 +164,11 @@ class Simulation:
     def refuse(self, request: InFlight) -> None:
         project, violations = request.project, request.violations
         window = next(window for window in (Window.DAY, Window.MINUTE, Window.TOKENS) if window in violations)
-        told = zip(Limits._fields, (Window.MINUTE, Window.TOKENS, Window.DAY), project.limits, strict=True)
-        limits = Limits(**{name: limit for name, its_window, limit in told if its_window in violations})
+        windows = zip(Limits._fields, (Window.MINUTE, Window.TOKENS, Window.DAY), project.limits, strict=True)
+        limits = Limits(**{name: limit for name, its_window, limit in windows if its_window in violations})
         request.ledger.book_refusal(request.claim, Refusal(window, violations[window], None, limits))
         for violated in violations:
-            assert request.number < project.told.setdefault(violated, self.sent), f"refused again: {violated}"
+            assert request.number < project.reported.setdefault(violated, self.sent), f"refused again: {violated}"
         if window is Window.DAY:
             project.day_ends = max(project.day_ends, datetime.now(UTC) + timedelta(seconds=violations[window]))
         else:
@@ -179,7 +179,7 @@ class Simulation:
         now = self.clocks.elapsed_ns / 1e9
         for name, project in self.google.items():
             if project.cooldown_until <= now and project.day_ends <= datetime.now(UTC):
-                known = project.violations(self.clocks, tokens, SLACK).keys() & project.told
+                known = project.violations(self.clocks, tokens, SLACK).keys() & project.reported
                 assert known, f"{name} is not asked, although no limit of it that is known is spent"
 
     def _ledger(self) -> Ledger:

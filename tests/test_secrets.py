@@ -1,4 +1,4 @@
-"""No key and no token in anything that leaves us: answers, headers, log lines, pages, texts of objects."""
+"""No key or token in answers, headers, log lines, pages or the text of objects."""
 
 import gzip
 import io
@@ -44,12 +44,12 @@ ALL = (OLD_STYLE, NEW_STYLE, ODD)
 
 
 def leaks(text: str) -> list[str]:
-    """Return what of our secrets is in `text`: whole, or more of it than its last four characters."""
+    """Return our secrets that are in `text`, complete or with more than the last four characters."""
     return [secret for secret in (TOKEN, *ALL) if secret in text or secret[:-4] in text or secret[5:-5] in text]
 
 
 class Lines(io.StringIO):
-    """Everything that all loggers said, as the service would have written it."""
+    """The output of all loggers, formatted as in the service."""
 
     def said(self) -> str:
         return self.getvalue()
@@ -57,7 +57,7 @@ class Lines(io.StringIO):
 
 @pytest.fixture
 def lines(settings: Settings) -> Iterator[Lines]:
-    """Log everything, DEBUG included, through the formatter of the settings."""
+    """Log everything, including DEBUG, with the formatter from the settings."""
     settings.PLACEHOLDER_TOKEN = TOKEN
     written = Lines()
     handler = logging.StreamHandler(written)
@@ -84,13 +84,13 @@ def lines(settings: Settings) -> Iterator[Lines]:
 
 @pytest.fixture(params=ALL, ids=["old style", "new style", "odd"])
 def secret(request: pytest.FixtureRequest, service: Ledger, lines: Lines) -> str:
-    """A key of each shape, the only one in the pool."""
+    """A key of each format, the only one in the pool."""
     add_keys([request.param], timezone.now(), name="mine")
     return str(request.param)
 
 
 def ask(path: str = GENERATE, **kwargs: Any) -> Any:
-    """Ask with the token in the query, where logs see it most easily; return the response, what came in `body`."""
+    """Send the token in the query, where logs could show it most easily. Return the response, with its `body`."""
     separator = "&" if "?" in path else "?"
     response: Any = Client().post(f"{path}{separator}key={TOKEN}", "{}", content_type="application/json", **kwargs)
     body = b""
@@ -102,7 +102,7 @@ def ask(path: str = GENERATE, **kwargs: Any) -> Any:
 
 
 def shown_by(response: Any) -> str:
-    """Return all that a client sees of a response, unpacked where that is possible."""
+    """Return everything that a client sees of a response, decompressed if possible."""
     body = response.body
     with suppress(OSError, EOFError):
         body += gzip.decompress(body)
@@ -110,7 +110,7 @@ def shown_by(response: Any) -> str:
 
 
 def echo(secret: str) -> Reply:
-    """Return what Google might say of a key in whatever status: its message names the key several times."""
+    """Return an error of any status in which Google's message repeats the key several times."""
     return errors.suspended(secret)
 
 
@@ -165,7 +165,9 @@ def test_whatever_the_upstream_says_neither_key_nor_token_comes_out(
     assert {seen.secret for seen in gemini.seen} <= {secret}
 
 
-def test_a_packed_answer_that_names_the_key_does_not_hand_it_on(gemini: FakeGemini, secret: str, lines: Lines) -> None:
+def test_a_compressed_answer_that_names_the_key_does_not_hand_it_on(
+    gemini: FakeGemini, secret: str, lines: Lines
+) -> None:
     gemini.script("*", in_status(200, secret))
 
     response = ask(headers={"accept-encoding": "gzip"})

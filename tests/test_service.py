@@ -1,4 +1,4 @@
-"""`manage.py serve` for real: what it says, that it shares out evenly, and that it counts whatever happens to it."""
+"""`manage.py serve` as real processes: its output, an even rotation, and exact counts whatever happens to it."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""What the service writes down: no token and no key, whatever goes wrong, and logs that rotate under two workers."""
+"""The service's logs: no token or key, whatever goes wrong, and rotation with two workers."""
 
 import re
 from collections.abc import Iterator

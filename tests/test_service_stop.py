@@ -1,4 +1,4 @@
-"""How the service ends: streams in flight may finish, nothing counted is lost, and nothing goes on running."""
+"""Stopping the service: streams may finish, no count is lost, and no process is left."""
 
 import http.client
 import time

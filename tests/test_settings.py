@@ -1,4 +1,4 @@
-"""Every setting: documented with its default, and refused in one sentence when it makes no sense."""
+"""Every setting is documented with its default, and refused in one sentence if it makes no sense."""
 
 import ast
 import os
@@ -19,7 +19,7 @@ NAME = re.compile(r"[A-Z][A-Z0-9_]+")
 
 
 def defaults_in_settings() -> dict[str, Any]:
-    """Return each variable that settings.py reads, with its default; None where that is no plain number or text."""
+    """Return each variable that settings.py reads, with its default, or None if that is not a plain number or text."""
     found: dict[str, Any] = {}
     for node in ast.walk(ast.parse((ROOT / "keymanager" / "settings.py").read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
@@ -44,7 +44,7 @@ def rows_in(document: str) -> dict[str, str]:
 
 
 def shown(default: Any) -> str:
-    """Return a default as the documents show it."""
+    """Return a default as it is written in the documents."""
     return f"`{('off', 'on')[default]}`" if isinstance(default, bool) else f"`{default}`"
 
 

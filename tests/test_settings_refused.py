@@ -26,11 +26,11 @@ WAYS = {
 
 
 def assert_refused(done: CompletedProcess[str], *words: str) -> None:
-    told = done.stderr
-    assert done.returncode == 1, done.stdout + told
-    assert "Traceback" not in told
+    output = done.stderr
+    assert done.returncode == 1, done.stdout + output
+    assert "Traceback" not in output
     for word in words:
-        assert word in told
+        assert word in output
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_a_refusal_is_the_same_however_one_starts(tmp_path: Path, way: str, name
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "check"])
-def test_a_database_in_no_folder_is_told(tmp_path: Path, way: str) -> None:
+def test_a_database_in_no_folder_is_reported(tmp_path: Path, way: str) -> None:
     done = run(tmp_path, *WAYS[way], DATABASE_URL="sqlite:////dev/null/keys.sqlite3")
 
     assert_refused(done, "unable to open database file", "DATABASE_URL")
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "check"])
-def test_a_corrupt_database_is_told(tmp_path: Path, way: str) -> None:
+def test_a_corrupt_database_is_reported(tmp_path: Path, way: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "keymanager.sqlite3").write_bytes(b"no database at all" * 1000)
 
@@ -123,7 +123,7 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path, way: str)
 
 
 @pytest.mark.parametrize("way", ["serve", "runserver", "gunicorn", "checkkeys"])
-def test_a_database_server_that_is_away_is_told(tmp_path: Path, way: str) -> None:
+def test_a_database_server_that_is_away_is_reported(tmp_path: Path, way: str) -> None:
     done = run(tmp_path, *WAYS[way], DATABASE_URL="postgres://name:word@127.0.0.1:1/keys")
 
     assert_refused(done)
@@ -134,7 +134,7 @@ def test_a_database_server_that_is_away_is_told(tmp_path: Path, way: str) -> Non
 @needs_setpriv
 @pytest.mark.parametrize("way", ["check", "serve", "gunicorn"])
 @pytest.mark.parametrize("name", ["DATA_DIR", "LOG_DIR"])
-def test_a_folder_that_we_may_not_write_is_told(tmp_path: Path, name: str, way: str) -> None:
+def test_a_folder_that_we_may_not_write_is_reported(tmp_path: Path, name: str, way: str) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o500)
 
@@ -143,7 +143,7 @@ def test_a_folder_that_we_may_not_write_is_told(tmp_path: Path, name: str, way: 
 
 @needs_setpriv
 @pytest.mark.parametrize(("name", "file"), [("LOG_DIR", "keymanager.log"), ("DATA_DIR", "secret_key")])
-def test_a_file_that_we_may_not_open_is_told(tmp_path: Path, name: str, file: str) -> None:
+def test_a_file_that_we_may_not_open_is_reported(tmp_path: Path, name: str, file: str) -> None:
     (tmp_path / file).touch(mode=0o000)
 
     assert_refused(run(tmp_path, "manage.py", "check", before=AS_OTHERS, **{name: str(tmp_path)}), name, file)
@@ -151,7 +151,7 @@ def test_a_file_that_we_may_not_open_is_told(tmp_path: Path, name: str, file: st
 
 @needs_setpriv
 @pytest.mark.parametrize("way", ["serve", "importkeys"])
-def test_a_database_that_we_may_not_write_is_told(tmp_path: Path, way: str) -> None:
+def test_a_database_that_we_may_not_write_is_reported(tmp_path: Path, way: str) -> None:
     assert run(tmp_path, "manage.py", "migrate").returncode == 0
     (tmp_path / "data" / "keymanager.sqlite3").chmod(0o400)
     (tmp_path / "keys").write_text("AIza" + "x" * 35)
@@ -162,7 +162,7 @@ def test_a_database_that_we_may_not_write_is_told(tmp_path: Path, way: str) -> N
     assert_refused(done)
 
 
-def test_an_address_in_use_is_told(tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -170,7 +170,7 @@ def test_an_address_in_use_is_told(tmp_path: Path) -> None:
 
 
 @needs_setpriv
-def test_a_port_that_only_root_may_take_is_told(tmp_path: Path) -> None:
+def test_a_port_that_only_root_may_take_is_reported(tmp_path: Path) -> None:
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
         pytest.skip("everybody may take it here")
 

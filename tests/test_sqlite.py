@@ -1,4 +1,4 @@
-"""SQLite as we use it: waiting for the lock outside of SQLite, one write lock a transaction, the newer library."""
+"""Our use of SQLite: waiting for the lock outside SQLite, one write lock per transaction, the newer library."""
 
 import importlib.util
 import threading
@@ -37,7 +37,7 @@ def rename(name: str, *, is_atomic: bool = False) -> None:
 
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let new connections of this thread wait for 0.2 s."""
+    """Let new connections of this thread wait 0.2 s for a lock."""
     connection.close()
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
 
@@ -65,9 +65,9 @@ def test_the_journal_is_a_write_ahead_log_and_sqlite_itself_never_waits() -> Non
 
 
 def test_a_commit_is_on_disk_when_it_returns() -> None:
-    told = Path(settings.__file__).read_text(encoding="utf-8")  # the tests' own database is told otherwise
+    text = Path(settings.__file__).read_text(encoding="utf-8")  # the tests' own database has other settings
 
-    assert "PRAGMA synchronous=FULL" in told
+    assert "PRAGMA synchronous=FULL" in text
 
 
 def test_a_transaction_takes_the_write_lock_when_it_begins(key: ApiKey) -> None:
@@ -112,7 +112,7 @@ def test_readers_do_not_wait_for_a_writer(key: ApiKey) -> None:
 
 
 def test_a_new_connection_waits_for_its_turn_too(key: ApiKey) -> None:
-    """As after a crash, when another process is just recovering the log, or the last one is just closing it."""
+    """As after a crash, while another process recovers the WAL, or while the last process closes it."""
     connection.close()
     other = other_connection()
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -129,7 +129,7 @@ def test_a_new_connection_waits_for_its_turn_too(key: ApiKey) -> None:
 
 
 def test_others_go_on_while_one_waits(key: ApiKey) -> None:
-    """The wait is a sleep of Python's, which under gevent lets every other greenlet run."""
+    """The wait is a sleep in Python, so that with gevent, every other greenlet can run."""
     is_waiting, done, sleeps = Event(), Event(), []
     sleep = time.sleep
 

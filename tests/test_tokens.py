@@ -1,4 +1,4 @@
-"""Token counts, read while an answer passes: however it is cut, framed or packed, and whatever else it says."""
+"""Token counts, read while an answer passes, however it is split, framed or compressed, whatever else is in it."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 def read(pieces: Iterable[bytes], encoding: str = "") -> Tokens:
-    """Return what a meter found after it was fed with `pieces`."""
+    """Return what a meter has found after it read `pieces`."""
     meter = TokenMeter(encoding)
     for piece in pieces:
         meter.feed(piece)
@@ -39,7 +39,7 @@ def read(pieces: Iterable[bytes], encoding: str = "") -> Tokens:
 
 
 def cut(content: bytes, places: Iterable[int]) -> list[bytes]:
-    """Return `content` cut at `places`, which may repeat and lie beyond its end."""
+    """Return `content` split at `places`, which may repeat and lie beyond its end."""
     ends = [*sorted(place % (len(content) + 1) for place in places), len(content)]
     return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -89,8 +89,8 @@ ANSWERS = {
 }
 
 
-def packed(content: bytes, places: Iterable[int], wbits: int) -> bytes:
-    """Return `content` packed, flushed wherever it is cut, as Google sends a growing array."""
+def compressed(content: bytes, places: Iterable[int], wbits: int) -> bytes:
+    """Return `content` compressed, with a flush at each place, as Google sends a growing array."""
     packer = zlib.compressobj(wbits=wbits)
     pieces = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in cut(content, places)]
     return b"".join(pieces) + packer.flush()
@@ -120,10 +120,10 @@ def test_an_answer_counts_the_same_however_it_is_cut(name: str, places: list[int
 
 @given(name=st.sampled_from(sorted(ANSWERS)), flushes=CUTS, places=CUTS, is_gzip=st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_a_packed_answer_counts_the_same_however_it_is_flushed_and_cut(
+def test_a_compressed_answer_counts_the_same_however_it_is_flushed_and_cut(
     name: str, flushes: list[int], places: list[int], is_gzip: bool
 ) -> None:
-    content = packed(ANSWERS[name], flushes, 31 if is_gzip else 15)
+    content = compressed(ANSWERS[name], flushes, 31 if is_gzip else 15)
 
     assert read(cut(content, places), "gzip" if is_gzip else "deflate") == EXPECTED
 
@@ -132,7 +132,7 @@ def test_a_packed_answer_counts_the_same_however_it_is_flushed_and_cut(
 @example(end=len(sse([chunk("x")])) + 150, places=[])
 @settings(max_examples=100, deadline=None)
 def test_a_stream_that_breaks_off_counts_the_same_however_it_was_cut(end: int, places: list[int]) -> None:
-    """The client left or the upstream broke off: what it cost until then is in the last usage that came whole."""
+    """The client disconnected, or the answer was cut off. The tokens until then are in the last complete usage."""
     content = ANSWERS["SSE"][: end % len(ANSWERS["SSE"])]
 
     assert read(cut(content, places)) == read([content[n : n + 1] for n in range(len(content))])
@@ -208,8 +208,8 @@ def test_no_bytes_break_a_stream(content: list[bytes], encoding: str) -> None:
 
 @given(garbage=st.binary(min_size=1, max_size=60), place=st.integers(0, 10_000))
 @settings(max_examples=100, deadline=None)
-def test_damage_in_a_packed_answer_breaks_nothing(garbage: bytes, place: int) -> None:
-    content = packed(ANSWERS["SSE"], [500, 900], 31)
+def test_damage_in_a_compressed_answer_breaks_nothing(garbage: bytes, place: int) -> None:
+    content = compressed(ANSWERS["SSE"], [500, 900], 31)
     place %= len(content)
 
     read(cut(content[:place] + garbage + content[place:], [50, 51, 300]), "gzip")

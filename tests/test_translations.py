@@ -1,4 +1,4 @@
-"""Pages, the admin and commands in Simplified Chinese: nothing is left untranslated, and it is what people get."""
+"""Pages, the admin and commands in Simplified Chinese: complete, and shown to those who ask for it."""
 
 import ast
 import os
@@ -32,7 +32,7 @@ CHINESE = {"HTTP_ACCEPT_LANGUAGE": "zh-CN,zh;q=0.9"}
 
 
 class Entry(NamedTuple):
-    """A text and its translation. flags: the line of `#,`, "fuzzy" among others."""
+    """A text and its translation. flags: from the line with `#,`, such as "fuzzy"."""
 
     text: str
     plural: str
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 def entries(path: Path) -> list[Entry]:
-    """Return what a .po file holds, without its header."""
+    """Return the entries of a .po file, without its header."""
     found = []
     for block in path.read_text(encoding="utf-8").split("\n\n"):
         values = {"msgid": "", "msgid_plural": "", "msgstr": "", "#,": ""}
@@ -86,7 +86,7 @@ def test_what_is_compiled_says_the_same() -> None:
 
 
 def test_every_text_in_python_is_among_them() -> None:
-    """Also one inside an f-string, which xgettext does not see."""
+    """Including text inside an f-string, which xgettext does not find."""
     missing = []
     for path in [*(ROOT / "proxy").rglob("*.py"), *(ROOT / "keymanager").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -115,7 +115,7 @@ def test_what_is_extracted_is_what_is_translated(tmp_path: Path) -> None:
 
 @pytest.fixture
 def person(transactional_db: None) -> Client:
-    """Somebody who is logged in, whose browser asks for Chinese; there is a key."""
+    """A client that is logged in, with a browser in Chinese. There is a key."""
     add_keys([fake_secret("one")], timezone.now())
     client = Client(**CHINESE)  # type: ignore[arg-type]  # they are headers
     client.force_login(User.objects.create_superuser("somebody"))
@@ -124,7 +124,7 @@ def person(transactional_db: None) -> Client:
 
 @pytest.fixture(autouse=True)
 def speak_english_again() -> Iterator[None]:
-    """Take back the language that the last page left to this thread."""
+    """Reset the language, which the last page has left active in this thread."""
     with translation.override("en"):
         yield
 

@@ -1,4 +1,4 @@
-"""One exchange with the upstream: what travels, what stays behind, and what comes back, byte for byte."""
+"""One exchange with the upstream: what is sent, what is not, and what comes back, byte for byte."""
 
 import base64
 import gzip
@@ -64,7 +64,7 @@ def upstream(gemini: FakeGemini) -> Iterator[Upstream]:
 
 @pytest.fixture
 def raw_upstream(raw: RawUpstream) -> Iterator[Upstream]:
-    """The upstream that says just what a test tells `raw` to say."""
+    """An upstream that sends exactly what a test scripts with `raw`."""
     upstream = Upstream(raw.url, connect_seconds=2, read_seconds=2)
     yield upstream
     upstream.close()
@@ -609,9 +609,13 @@ def test_an_error_that_breaks_off_is_no_answer(raw: RawUpstream, raw_upstream: U
         raw_upstream.send(call(), ONE)
 
 
-def test_a_packed_stream_that_repeats_the_secret_does_not_hand_it_on(raw: RawUpstream, raw_upstream: Upstream) -> None:
-    packed = gzip.compress(b'[{"error": {"message": "api_key:' + ONE.encode() + b' has been suspended"}}]')
-    raw.script(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+def test_a_compressed_stream_that_repeats_the_secret_does_not_hand_it_on(
+    raw: RawUpstream, raw_upstream: Upstream
+) -> None:
+    compressed = gzip.compress(b'[{"error": {"message": "api_key:' + ONE.encode() + b' has been suspended"}}]')
+    raw.script(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed) + compressed
+    )
     answer = raw_upstream.send(call(headers=[("Accept-Encoding", "gzip")]), ONE)
 
     received = b""
@@ -622,7 +626,7 @@ def test_a_packed_stream_that_repeats_the_secret_does_not_hand_it_on(raw: RawUps
         pass  # breaking off is as good as masking
     answer.close()
 
-    assert received != packed
+    assert received != compressed
 
 
 def members(*contents: bytes) -> bytes:
@@ -643,12 +647,12 @@ PACKED_SECRETS = {
     "third member, after padding": (b"gzip", members(b"{}", b"") + bytes(9) + members(TELLS)),
     "cut by two members": (b"gzip", members(TELLS[:60], TELLS[60:])),
     "far behind": (b"gzip", members(os.urandom(1_200_000), TELLS)),
-    "far behind, well packed": (b"gzip", members(SPACE + TELLS)),
+    "far behind, well compressed": (b"gzip", members(SPACE + TELLS)),
     "behind the last member": (b"gzip", members(b"{}") + TELLS),
     "deflate": (b"deflate", zlib.compress(TELLS)),
     "deflate without a head": (b"deflate", deflated(TELLS)),
     "damaged": (b"gzip", gzip.compress(TELLS)[:-8] + bytes(8)),
-    "not packed": (b"gzip", TELLS),
+    "not compressed": (b"gzip", TELLS),
     "brotli": (b"br", b"\x0b\x02\x80" + TELLS[:-1] + b"\x03"),
     "twice": (b"gzip, gzip", gzip.compress(gzip.compress(TELLS))),
     "twice, in two headers": (b"gzip\r\nContent-Encoding: gzip", gzip.compress(gzip.compress(TELLS))),
@@ -656,24 +660,26 @@ PACKED_SECRETS = {
 }
 
 
-def told_by(content: bytes) -> bytes:
-    """Return all that a client could read in `content`, however lenient it is."""
-    told = bytearray(content)
+def decompress_all(content: bytes) -> bytes:
+    """Return everything that even the most lenient client could read in `content`."""
+    content_out = bytearray(content)
     step = 1 if len(content) < 10_000 else 4_096
     for wbits in (47, -15):
         rest = content
         for _ in range(5):  # members, or layers
-            decompressor, start = zlib.decompressobj(wbits=wbits), len(told)
+            decompressor, start = zlib.decompressobj(wbits=wbits), len(content_out)
             with suppress(zlib.error):
                 for number in range(0, len(rest), step):
-                    told += decompressor.decompress(rest[number : number + step])
-            rest = decompressor.unused_data.lstrip(b"\0") or bytes(told[start:])
-    return bytes(told)
+                    content_out += decompressor.decompress(rest[number : number + step])
+            rest = decompressor.unused_data.lstrip(b"\0") or bytes(content_out[start:])
+    return bytes(content_out)
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
 @pytest.mark.parametrize("name", PACKED_SECRETS)
-def test_a_secret_comes_out_of_no_packed_body(raw: RawUpstream, raw_upstream: Upstream, name: str, status: int) -> None:
+def test_a_secret_comes_out_of_no_compressed_body(
+    raw: RawUpstream, raw_upstream: Upstream, name: str, status: int
+) -> None:
     encoding, body = PACKED_SECRETS[name]
     head = b"HTTP/1.1 %d Odd\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
     raw.script(head % (status, encoding, len(body)) + body)
@@ -686,7 +692,7 @@ def test_a_secret_comes_out_of_no_packed_body(raw: RawUpstream, raw_upstream: Up
                 received += piece
         assert ONE.encode() not in answer.error
 
-    assert ONE.encode() not in told_by(received)
+    assert ONE.encode() not in decompress_all(received)
 
 
 @pytest.mark.parametrize("status", [200, 403])
@@ -926,7 +932,7 @@ class TlsUpstream(RawUpstream):
 
 
 def make_certificate(path: Path, address: str) -> Path:
-    """Write a certificate for an IP address, signed by itself, and its key into one file."""
+    """Write a self-signed certificate for an IP address, with its key, to one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake Gemini")])
     now = datetime.now(UTC)

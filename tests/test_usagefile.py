@@ -1,4 +1,4 @@
-"""key_usage.txt: read in both its forms, added to our counts, written to the letter."""
+"""key_usage.txt: read in both formats, added to our counts, and written exactly like the script's."""
 
 import json
 import random
@@ -42,13 +42,13 @@ def take_over(content: object, moment: datetime = NOON) -> int:
 
 
 def answers() -> dict[tuple[str | None, str], int]:
-    """Return what is counted, by secret and model, without zeros."""
+    """Return the counts by secret and model, without zeros."""
     rows = DailyUsage.objects.exclude(answers=0).values_list("key__secret", "model_name", "answers")
     return {(secret, model_name): number for secret, model_name, number in rows}
 
 
 def closed() -> set[tuple[str | None, str]]:
-    """Return what enabled keys may not be asked now: secret and model."""
+    """Return the secret and model of all limited quotas of enabled keys."""
     enabled = ApiKey.objects.filter(is_enabled=True, project__quotas__is_open=False)
     return set(enabled.values_list("secret", "project__quotas__model_name"))
 
@@ -69,7 +69,7 @@ def test_the_older_form_is_read() -> None:
 
 
 def test_answers_that_no_model_accounts_for_are_not_lost() -> None:
-    """A script that learned to count by model in the middle of a day writes this."""
+    """A script that was upgraded to count by model in the middle of a day writes this."""
     usage = parse_usage(json.dumps({"date": "2026-11-24", "counts": {ONE: 12}, "model_counts": {ONE: {FLASH: 2}}}))
 
     assert usage.counts == {ONE: {FLASH: 2, "-": 10}}
@@ -235,7 +235,7 @@ def test_counts_come_on_top_of_what_was_answered_here() -> None:
 
 @pytest.mark.django_db
 def test_a_later_state_that_tells_the_models_counts_no_answer_twice() -> None:
-    """Twelve answers were in the file, and then one more: thirteen, also where the later file names their models."""
+    """Twelve answers were in the file, and later one more: thirteen, even if the later file names their models."""
     add_keys([ONE], NOON)
     take_over({"date": "2026-11-24", "counts": {ONE: 12}, "exhausted_keys": []})
 
@@ -311,7 +311,7 @@ def test_a_failing_import_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.django_db
 def test_nothing_pauses_while_an_import_holds_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adding many keys leaves the database to others in between; inside one transaction a pause keeps them out."""
+    """While many keys are added, others can write in between. In one transaction, they would have to wait."""
     pauses: list[float] = []
     monkeypatch.setattr("proxy.pool.adding.time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
     secrets = [f"secret-{number:04}" for number in range(1_001)]
@@ -323,7 +323,7 @@ def test_nothing_pauses_while_an_import_holds_the_database(monkeypatch: pytest.M
 
 @pytest.mark.django_db
 def test_an_import_makes_its_list_of_keys_once_and_not_once_for_each_key() -> None:
-    """With ten thousand keys the other way takes minutes, during which nobody else can write."""
+    """With ten thousand keys, one query for each takes minutes, during which nothing else can write."""
     secrets = [f"secret-{number:04}" for number in range(100)]
     add_keys(secrets, NOON)
     usage = parse_usage(
@@ -332,7 +332,7 @@ def test_an_import_makes_its_list_of_keys_once_and_not_once_for_each_key() -> No
     lists_made = 0
 
     class Watched:
-        """The same file, which tells how often its list of keys is asked for."""
+        """The same file, which counts how often its list of keys is read."""
 
         day, counts, exhausted = usage.day, usage.counts, usage.exhausted
 

@@ -1,4 +1,4 @@
-"""What is ours and what is relayed; health, dashboard, redirects."""
+"""Which paths are ours and which are relayed; health checks, dashboard, redirects."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ from tests.fake_gemini import FakeGemini, Reply
 
 @pytest.fixture
 def person(transactional_db: None) -> Client:
-    """Somebody who is logged in, and may look at everything."""
+    """A client that is logged in and may view everything."""
     client = Client()
     client.force_login(User.objects.create_superuser("somebody"))
     return client
@@ -44,7 +44,7 @@ def person(transactional_db: None) -> Client:
 
 @pytest.fixture
 def unapplied(transactional_db: None) -> Iterator[None]:
-    """A database that lacks a migration."""
+    """A database on which a migration is missing."""
     recorder = MigrationRecorder(connection)
     [(_, latest)] = MigrationLoader(connection).graph.leaf_nodes("proxy")
     recorder.record_unapplied("proxy", latest)

@@ -1,4 +1,4 @@
-"""The lines in which requests wait: who is served when, and in which order."""
+"""The waiting lines of requests: who is served when, and in which order."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ HEAD_START = 0.06  # of lines in other processes whose first has waited longer
 
 @dataclass(frozen=True)
 class Guest:
-    """Somebody who waits."""
+    """A waiting request."""
 
     number: int
     gives_up_at: float = LATE
@@ -62,7 +62,7 @@ def test_nobody_is_looked_at_before_the_line_opens(room: Room) -> None:
 
 
 def test_whose_first_has_waited_longer_looks_sooner(room: Room) -> None:
-    """Lines for the same stand in several processes; the older request comes first, wherever it stands."""
+    """Several processes have lines for the same quotas. The older request is first, whichever process it is in."""
     other = Room()
     room.wait("flash", [Guest(1, gives_up_at=19.0)], opens_at=0.1, now=0.0)
     other.wait("flash", [Guest(2, gives_up_at=2.0)], opens_at=0.1, now=0.0)
@@ -71,7 +71,7 @@ def test_whose_first_has_waited_longer_looks_sooner(room: Room) -> None:
 
 
 def test_a_line_that_opens_late_is_looked_at_twice_a_second(room: Room) -> None:
-    """What another process does tells nobody here."""
+    """Changes by another process do not notify this one."""
     room.wait("flash", guests(2), opens_at=60.0, now=0.0)
 
     assert room.seconds_to_next(0.0) == 0.5

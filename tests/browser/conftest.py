@@ -1,4 +1,4 @@
-"""A real browser on the real service. `test_dashboard.py` tries every page in light, dark and at phone width."""
+"""A real browser with the real service. `test_dashboard.py` checks every page in light, dark and phone looks."""
 
 import re
 import shutil
@@ -51,9 +51,9 @@ def service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for the tests of a module; each test has a context of its own.
+    """One browser for the tests of a module. Each test has a separate context.
 
-    Not for longer: its event loop would forbid the database to tests that run in this process afterwards.
+    Not for longer: its event loop would keep later tests in this process from using the database.
     """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
@@ -63,7 +63,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
-    """A logged-in page of the dashboard. Any complaint of the browser fails the test."""
+    """A page of the dashboard, logged in. Any error in the browser fails the test."""
     with looking(browser, service.url) as page:
         log_in(page, service)
         yield page
@@ -71,7 +71,7 @@ def page(browser: Browser, service: Service) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Service]:
-    """The service with a made-up pool of 120 keys and its past, for the tests of a module."""
+    """The service with a sample pool of 120 keys and its history, for the tests of a module."""
     with (
         TemporaryDirectory(prefix="keymanager-") as folder,
         FakeGemini() as gemini,
@@ -84,7 +84,7 @@ def demo() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def session(browser: Browser, demo: Service) -> StorageState:
-    """The cookies of somebody who has logged in to `demo`."""
+    """The cookies of a user who is logged in to `demo`."""
     with looking(browser, demo.url) as page:
         log_in(page, demo)
         return page.context.storage_state()
@@ -92,7 +92,7 @@ def session(browser: Browser, demo: Service) -> StorageState:
 
 @contextmanager
 def looking(browser: Browser, url: str, look: str = "light", **options: Any) -> Iterator[Page]:
-    """Yield a page in a context of its own; whatever the browser complains of fails the test.
+    """Yield a page in a separate context. Any error in the browser fails the test.
 
     look: "light", "dark" or "phone". options: those of Playwright's `new_context`.
     """
@@ -114,7 +114,7 @@ def looking(browser: Browser, url: str, look: str = "light", **options: Any) -> 
 
 
 def log_in(page: Page, service: Service) -> None:
-    """Log in as the admin that the first start made, and see the overview."""
+    """Log in as the admin that the first start created, and open the overview."""
     password = re.search(r"password (\S+)", service.output)
     assert password
     page.goto("/dashboard/")
@@ -125,5 +125,5 @@ def log_in(page: Page, service: Service) -> None:
 
 
 def fits(page: Page) -> bool:
-    """Tell whether the page needs no scrolling to the side; tables may scroll within themselves."""
+    """Tell whether the page fits the width of the window. Tables may scroll inside."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))

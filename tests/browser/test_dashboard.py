@@ -1,4 +1,4 @@
-"""The pages of the dashboard, each as a person uses it: on a made-up pool, in one service for all of these tests."""
+"""The pages of the dashboard, used in a browser, with a sample pool and one service for all tests of the module."""
 
 import csv
 import re
@@ -54,7 +54,7 @@ IS_DRAWN = """(canvas) => {
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest, browser: Browser, demo: Service, session: StorageState) -> Iterator[Page]:
-    """A page of somebody who has logged in; light and wide, unless a test asks for other looks."""
+    """A page, logged in; light and wide, unless a test chooses another look."""
     with looking(browser, demo.url, getattr(request, "param", "light"), storage_state=session) as page:
         yield page
 
@@ -122,7 +122,7 @@ def test_a_page_is_narrowed_to_a_project_or_a_key_and_widened_again(page: Page) 
     expect(keys_tried).to_have_count(page.locator("#requests tbody tr").count())
 
 
-def test_what_makes_no_sense_in_an_address_is_told(page: Page) -> None:
+def test_what_makes_no_sense_in_an_address_is_reported(page: Page) -> None:
     page.goto("/dashboard/?range=yesterday&project=999999")
 
     expect(page.get_by_role("alert")).to_have_text("There is no such range. There is no such project.")

@@ -1,4 +1,4 @@
-"""Limits as a person sees and sets them."""
+"""Showing and setting limits in a browser."""
 
 from playwright.sync_api import Page, expect
 

@@ -1,4 +1,4 @@
-"""The admin and the dashboard as a person uses them."""
+"""The admin and the dashboard in a browser."""
 
 import re
 

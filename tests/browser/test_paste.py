@@ -1,4 +1,4 @@
-"""Adding many keys: the first press of the button shows what they are, the second adds them."""
+"""Adding many keys: the first click on the button shows a preview, the second adds the keys."""
 
 from playwright.sync_api import Page, expect
 
@@ -8,7 +8,7 @@ NEW, SECOND, KNOWN = fake_secret("pasted-one"), fake_secret("pasted-two"), fake_
 
 
 def put(page: Page, text: str, label: str = "API keys:") -> None:
-    """Write into a field so that no preview comes by itself: it might come before the button is pressed."""
+    """Fill in a field without the event that loads the preview, which might appear before the click on the button."""
     page.get_by_label(label).evaluate("(field, text) => { field.value = text }", text)
 
 

@@ -1,6 +1,6 @@
-"""Pictures of every page, for the documentation, of a made-up pool.
+"""Screenshots of every page, with a sample pool, for the documentation.
 
-They go to a folder of the test's own. To renew those of the documentation, from the project's folder:
+They go to a temporary folder. To update those of the documentation, run in the project's folder:
 
     SCREENSHOTS=docs/screenshots python -m pytest tests/browser/test_screenshots.py
 

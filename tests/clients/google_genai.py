@@ -1,4 +1,4 @@
-"""google-genai, whichever version is installed, through the key manager: prints as JSON what came back.
+"""google-genai, in the installed version, through the key manager. Prints the results as JSON.
 
 python google_genai.py http://127.0.0.1:5000 TOKEN MODEL
 """

@@ -1,8 +1,8 @@
-"""LiteLLM through the key manager, by its Gemini and its OpenAI route: prints as JSON what came back.
+"""LiteLLM through the key manager, with its Gemini and its OpenAI provider. Prints the results as JSON.
 
     LITELLM_LOCAL_MODEL_COST_MAP=True python lite_llm.py http://127.0.0.1:5000 TOKEN MODEL
 
-The variable keeps the import from reaching out to the internet.
+The variable keeps the import from accessing the internet.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""A pytest plugin that leads google-genai's own test suite to GEMINI_PROXY_URL: its fixtures take no address.
+"""A pytest plugin that points google-genai's own test suite to GEMINI_PROXY_URL; its fixtures take no address.
 
     python -m pytest -p suite_plugin -o consider_namespace_packages=true …/google/genai/tests/shared/models --mode=api
 
-It stands in for pytest-asyncio too, of which that suite needs no more than to have its coroutines run.
+It also replaces pytest-asyncio, which that suite needs only to run its coroutines.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ BaseApiClient.__init__ = _init_with_our_address  # type: ignore[method-assign]  
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a coroutine test to its end; leave the others to pytest."""
+    """Run tests that are coroutines. Leave the others to pytest."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}

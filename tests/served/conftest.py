@@ -28,5 +28,5 @@ def gemini(fake: FakeGemini) -> FakeGemini:
 
 @pytest.fixture
 def service(running_service: Service, gemini: FakeGemini) -> Service:
-    """A service that all tests of this file share: they leave its keys as they are."""
+    """A service that all tests of this file share. They must not change its keys."""
     return running_service

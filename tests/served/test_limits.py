@@ -1,4 +1,4 @@
-"""Limits and waiting through gunicorn and gevent: two workers share what is left, clients leave while they wait."""
+"""Limits and waiting with gunicorn and gevent: two workers share what is left, and clients disconnect while waiting."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def test_two_workers_learn_limits_from_a_burst_that_is_sent_at_once_and_never_pa
 
 
 def test_an_unknown_limit_makes_nobody_wait(own_service: Service, gemini: FakeGemini) -> None:
-    """Sixty at once with a single key: all are at Google's before the first is answered."""
+    """Sixty requests at once with one key: all reach Google before the first is answered."""
     gemini.hold_heads = Event()
     with ThreadPoolExecutor(60) as threads:
         asked = [threads.submit(own_service.ask) for _ in range(60)]

@@ -1,4 +1,4 @@
-"""Streams through gunicorn and gevent: they arrive as they are made, and end when either side ends them."""
+"""Streams with gunicorn and gevent: they arrive without delay, and end when either side ends them."""
 
 import http.client
 import re
@@ -155,7 +155,7 @@ def test_clients_that_leave_at_any_moment_mix_nothing_up(own_service: Service, g
     chance = Random()
 
     def ask(number: int) -> bool:
-        """Ask for an answer of a size of its own; tell whether it was right, or left alone."""
+        """Request an answer of a certain size. Tell whether it was correct, or was abandoned on purpose."""
         action = ("generateContent", "streamGenerateContent?alt=sse")[number % 2]
         body = b'{"contents": [{"parts": [{"text": "echo:%d"}]}]}' % (5000 + number)
         request = own_service.head(f"Content-Length: {len(body)}", "Connection: close", action=action) + body

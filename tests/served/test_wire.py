@@ -1,4 +1,4 @@
-"""What travels through gunicorn: large, chunked and slow bodies, several requests on one connection, and garbage."""
+"""HTTP with gunicorn: large, chunked and slow bodies, several requests on one connection, and garbage."""
 
 import http.client
 import re
@@ -28,7 +28,7 @@ def pieces_of(body: bytes, size: int = 100_003) -> Iterator[bytes]:
 
 
 def answer_of(service: Service, request: bytes) -> bytes:
-    """Send bytes as they are and return all that comes back until the service closes the connection."""
+    """Send raw bytes, and return everything until the service closes the connection."""
     with service.connect() as connection:
         connection.settimeout(15)
         try:
