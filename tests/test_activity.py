@@ -128,7 +128,7 @@ def test_limits_that_are_forgotten_or_set_leave_an_entry(person: Client) -> None
         ("set_project", "Moved to a project", " → p 1"),
     ],
 )
-def test_what_is_done_in_the_dashboard_leaves_an_entry(person: Client, action: str, done: str, to: str) -> None:
+def test_every_action_on_the_dashboard_leaves_an_entry(person: Client, action: str, done: str, to: str) -> None:
     chosen = [key.pk for key in keys("one", "two")]
 
     person.post("/dashboard/keys/", {"action": action, "chosen": chosen, "project_name": "p 1"})
@@ -136,7 +136,7 @@ def test_what_is_done_in_the_dashboard_leaves_an_entry(person: Client, action: s
     assert entries() == [(done, f"one …1234, two …1234 (2){to}")]
 
 
-def test_what_was_not_done_leaves_no_entry(person: Client) -> None:
+def test_an_action_without_effect_leaves_no_entry(person: Client) -> None:
     person.post("/dashboard/keys/", {"action": "disable", "chosen": [999]})
     person.post("/dashboard/keys/", {"action": "disable"})
     person.post(KEYS, {"action": "disable"})

@@ -54,7 +54,7 @@ def add(client: Client, secrets: str, **values: str) -> str:
 # The preview
 
 
-def test_a_preview_says_what_each_line_is_and_writes_nothing(clerk: Client) -> None:
+def test_a_preview_shows_what_each_line_is_and_writes_nothing(clerk: Client) -> None:
     add_keys([ONE], timezone.now())
 
     found = preview(clerk, PASTED)
@@ -78,7 +78,7 @@ def test_a_preview_says_what_each_line_is_and_writes_nothing(clerk: Client) -> N
     assert ApiKey.objects.count() == 1
 
 
-def test_no_key_is_in_a_preview_and_nobody_keeps_it(clerk: Client) -> None:
+def test_no_key_is_in_a_preview_and_it_is_not_cached(clerk: Client) -> None:
     response = clerk.post(PREVIEW, {"secrets": PASTED, "project_name": ONE})
 
     assert "no-store" in response.headers["Cache-Control"]
@@ -106,7 +106,7 @@ def test_one_key_is_called_one_key(clerk: Client) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n\n"])
-def test_a_preview_of_nothing_says_nothing(clerk: Client, text: str) -> None:
+def test_a_preview_of_an_empty_text_is_empty(clerk: Client, text: str) -> None:
     assert preview(clerk, text) == {"summary": "", "lines": "", "button": "", "left_out": []}
 
 
@@ -145,7 +145,7 @@ def test_a_preview_is_for_those_who_may_add_keys(transactional_db: None) -> None
     assert Client().post(PREVIEW, {"secrets": ONE}).status_code == 302
 
 
-def test_a_preview_is_asked_for_with_post_and_a_csrf_token(clerk: Client) -> None:
+def test_a_preview_needs_post_and_a_csrf_token(clerk: Client) -> None:
     assert clerk.get(PREVIEW).status_code == 405
     careful = Client(enforce_csrf_checks=True)
     careful.cookies = clerk.cookies
@@ -173,7 +173,7 @@ def test_lines_that_were_shown_as_malformed_are_left_out(clerk: Client) -> None:
 
 
 @pytest.mark.parametrize("left_out", ["", "4", "55", "nonsense"])
-def test_malformed_lines_that_nobody_saw_are_refused_by_their_numbers(clerk: Client, left_out: str) -> None:
+def test_malformed_lines_that_were_not_shown_are_refused(clerk: Client, left_out: str) -> None:
     page = add(clerk, PASTED, left_out=left_out)
 
     assert "These lines are not keys: 5." in page
@@ -245,7 +245,7 @@ def test_a_bad_key_is_called_bad_with_googles_words(clerk: Client, gemini: FakeG
     assert ApiKey.objects.get().state is KeyState.BAD
 
 
-def test_a_key_about_which_nobody_answers_stays_as_it_was(clerk: Client, gemini: FakeGemini, key: ApiKey) -> None:
+def test_a_key_whose_check_gets_no_answer_stays_unchanged(clerk: Client, gemini: FakeGemini, key: ApiKey) -> None:
     gemini.script(ONE, Fault.RESET_BEFORE)
 
     assert "Checked with Google: unknown, no answer." in check(clerk, key)

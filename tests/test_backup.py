@@ -99,7 +99,7 @@ def kept(service: Service) -> list[Path]:
     return sorted(service.database.parent.glob("*.before-restore-*"))
 
 
-def test_a_backup_made_under_load_comes_back_as_it_was(tmp_path: Path, gemini: FakeGemini) -> None:
+def test_a_backup_made_under_load_restores_unchanged(tmp_path: Path, gemini: FakeGemini) -> None:
     backup = tmp_path / "backup.sqlite3"
     with running(tmp_path, gemini) as service:
         service.execute(FILLER)
@@ -215,7 +215,7 @@ def test_a_backup_that_is_stopped_leaves_nothing(service: Service, number: int) 
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])
-def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing(service: Service, command: str) -> None:
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_no_file(service: Service, command: str) -> None:
     backup = service.folder / "backups" / "backup.sqlite3"
     backup.parent.mkdir()
     service.execute(FILLER)
@@ -251,7 +251,7 @@ def test_of_a_damaged_database_there_is_no_backup(service: Service) -> None:
     assert not backup.exists()
 
 
-def test_a_place_that_cannot_be_is_told_in_one_sentence(service: Service) -> None:
+def test_an_impossible_path_is_reported_in_one_sentence(service: Service) -> None:
     assert service.mistake("backup", str(service.folder / "no" / "b")).endswith("No such file or directory.")
     assert service.mistake("backup", "/proc/b").startswith("/proc/b cannot be written: ")
     assert "already exists" in service.mistake("backup", str(service.folder))
@@ -259,7 +259,7 @@ def test_a_place_that_cannot_be_is_told_in_one_sentence(service: Service) -> Non
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])
-def test_another_engine_is_told_of_its_own_tool(
+def test_another_engine_is_referred_to_its_own_tools(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
 ) -> None:
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.postgresql")
@@ -269,7 +269,7 @@ def test_another_engine_is_told_of_its_own_tool(
 
 
 @pytest.mark.parametrize("way", ["serve", "gunicorn", "runserver"])
-def test_nothing_is_restored_while_somebody_serves(service: Service, way: str) -> None:
+def test_nothing_is_restored_while_the_service_runs(service: Service, way: str) -> None:
     backup = service.folder / "backup.sqlite3"
     service.manage("backup", str(backup))
     arguments = [way, f"127.0.0.1:{service.port}", "--noreload"] if way == "runserver" else [way]
@@ -294,7 +294,7 @@ def test_the_service_counts_as_running_until_its_last_worker_ends(service: Servi
     assert "service is running" in service.mistake("restore", str(backup))
 
 
-def test_nobody_begins_to_serve_during_a_restore(service: Service) -> None:
+def test_the_service_does_not_start_during_a_restore(service: Service) -> None:
     script = """
 import fcntl, sys, time
 file = open(sys.argv[1] + ".lock", "w")
@@ -313,7 +313,7 @@ time.sleep(60)
         process.kill()
 
 
-def test_what_others_have_open_is_not_replaced(service: Service) -> None:
+def test_a_database_that_others_have_open_is_not_replaced(service: Service) -> None:
     backup = service.folder / "backup.sqlite3"
     service.manage("backup", str(backup))
     name_keys(service, "now")
@@ -324,7 +324,7 @@ def test_what_others_have_open_is_not_replaced(service: Service) -> None:
     assert names(service.database) == ["now"]
 
 
-def test_what_stood_in_the_wal_is_kept_and_not_applied_to_the_new_database(service: Service) -> None:
+def test_the_old_wal_is_kept_and_not_applied_to_the_new_database(service: Service) -> None:
     backup = service.folder / "backup.sqlite3"
     name_keys(service, "then")
     service.manage("backup", str(backup))
@@ -339,7 +339,7 @@ def test_what_stood_in_the_wal_is_kept_and_not_applied_to_the_new_database(servi
     assert (names(service.database), names(old)) == (["then"], ["now"])
 
 
-def test_a_killed_restore_leaves_one_of_both_whole(service: Service) -> None:
+def test_a_killed_restore_leaves_one_complete_database(service: Service) -> None:
     backup = service.folder / "backup.sqlite3"
     name_keys(service, "then")
     service.manage("backup", str(backup))
@@ -418,7 +418,7 @@ def test_a_database_that_was_lost_is_replaced(service: Service) -> None:
     ],
     ids=["missing", "folder", "empty", "text", "truncated", "overwritten", "foreign", "newer", "inconsistent"],
 )
-def test_what_is_no_backup_is_refused_in_one_sentence(
+def test_a_file_that_is_not_a_backup_is_refused_in_one_sentence(
     service: Service, spoil: Callable[[Path], object], sentence: str
 ) -> None:
     backup = service.folder / "backup.sqlite3"

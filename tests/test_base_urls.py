@@ -33,7 +33,7 @@ def lines_of(said: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in said.records if record.name == base_urls.__name__]
 
 
-def test_an_odd_path_is_served_and_told_once(
+def test_an_odd_path_is_served_and_reported_once(
     client: Client, gemini: FakeGemini, pool: Pool, said: pytest.LogCaptureFixture
 ) -> None:
     pool("one")

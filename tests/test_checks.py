@@ -58,7 +58,7 @@ def test_an_upstream_that_cannot_be_sent_as_it_is_is_an_error(settings: Settings
     assert "word" not in str(check_settings(None))
 
 
-def test_a_version_that_was_cut_off_is_reported(settings: Settings) -> None:
+def test_a_version_that_was_removed_from_the_url_is_reported(settings: Settings) -> None:
     settings.UPSTREAM_VERSION = "/v1beta"
 
     [message] = check_settings(None)
@@ -140,7 +140,7 @@ def test_a_sqlite_that_can_corrupt_the_database_is_warned_of(
     assert [message.id for message in check_sqlite(None)] == ids
 
 
-def test_every_message_says_what_to_do(settings: Settings) -> None:
+def test_every_message_has_a_hint(settings: Settings) -> None:
     settings.PLACEHOLDER_TOKEN, settings.UPSTREAM_URL, settings.BIND = "", "", ""
 
     for message in check_settings(None):

@@ -144,7 +144,7 @@ def test_no_claim_passes_a_known_limit_and_none_is_refused_while_there_is_room(
     ],
     ids=["requests", "tokens", "both"],
 )
-def test_a_limit_that_a_refusal_told_is_kept_from_then_on(
+def test_a_limit_that_a_refusal_reported_is_kept_from_then_on(
     clocks: Clocks, service: Ledger, pool: Pool, *, violations: list[Violation], name: str, count: int
 ) -> None:
     pool("one")
@@ -158,7 +158,7 @@ def test_a_limit_that_a_refusal_told_is_kept_from_then_on(
     assert getattr(quota_of(), name) == value
 
 
-def test_a_limit_of_a_day_that_was_told_is_kept_the_day_after(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_a_daily_limit_that_was_reported_is_kept_the_next_day(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
     for _ in range(5):
         service.book_answer(claim_of(service), 200)
@@ -226,7 +226,7 @@ def test_a_learned_limit_is_kept_when_what_passed_it_failed(clocks: Clocks, serv
 @pytest.mark.parametrize(
     "reply", [errors.limit_zero(FLASH), refused(Violation(PER_DAY, 0))], ids=["limit: 0", "quotaValue 0"]
 )
-def test_a_project_whose_limit_is_0_leaves_the_model_until_somebody_acts(
+def test_a_project_with_a_limit_of_0_is_unavailable_for_the_model_until_revived(
     clocks: Clocks, service: Ledger, pool: Pool, reply: Reply
 ) -> None:
     pool("one")
@@ -310,7 +310,7 @@ def test_the_project_with_most_left_is_taken_first(clocks: Clocks, service: Ledg
         claim_of(service)
 
 
-def test_what_is_left_of_the_day_counts_too(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_the_remaining_daily_quota_counts_too(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one", "two")
     set_limits(secret=ONE, requests_per_minute=100, requests_per_day=3)
     set_limits(secret=TWO, requests_per_minute=8, requests_per_day=1000)
@@ -358,7 +358,7 @@ def test_a_large_request_waits_and_a_smaller_one_behind_it_does_not_overtake(
 # Unknown limits
 
 
-def test_an_unknown_limit_makes_nobody_wait(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_an_unknown_limit_makes_no_request_wait(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
 
     claims = [service.claim(claim_request_for(wait_seconds=30)) for _ in range(100)]
@@ -422,7 +422,7 @@ def test_the_first_refusal_that_names_a_limit_ends_the_guessing(clocks: Clocks, 
     assert count_claims(service) == 3
 
 
-def test_requests_refused_together_are_one_rest(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_requests_refused_together_are_one_event(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     """A refusal without a reason doubles the previous cooldown. Refusals in flight at the same time do not."""
     pool("one")
     claims = [claim_of(service) for _ in range(50)]
@@ -474,7 +474,7 @@ def go_to(clocks: Clocks, moment: datetime) -> None:
     ids=["any day", "a day of 25 hours", "before it", "a day of 23 hours", "before it"],
 )
 @pytest.mark.parametrize("is_learned", [False, True], ids=["known limit", "refusal"])
-def test_a_spent_day_ends_at_midnight_pacific(
+def test_an_exhausted_day_ends_at_midnight_pacific(
     clocks: Clocks, service: Ledger, pool: Pool, *, noon: datetime, midnight: datetime, is_learned: bool
 ) -> None:
     go_to(clocks, noon)
@@ -500,7 +500,7 @@ def test_a_spent_day_ends_at_midnight_pacific(
     assert (event.window, event.until) == ("day", midnight)
 
 
-def test_a_day_that_is_not_spent_turns_at_midnight_too(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_a_day_that_is_not_exhausted_ends_at_midnight_too(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
     set_limits(requests_per_minute=100, requests_per_day=3)
     for _ in range(2):
@@ -532,7 +532,7 @@ def test_setting_the_wall_clock_passes_no_minute_and_ends_no_cooldown_too_late(
 
 
 @pytest.mark.parametrize("hours", [-3, -30])
-def test_a_rest_by_the_minute_ends_when_the_clock_is_set_back(
+def test_a_rate_limit_ends_even_if_the_clock_is_set_back(
     clocks: Clocks, service: Ledger, pool: Pool, hours: int
 ) -> None:
     pool("one")
@@ -567,9 +567,7 @@ def test_a_clock_set_over_midnight_and_back_gives_no_day_twice(clocks: Clocks, s
     assert use_day() == 0
 
 
-def test_a_machine_that_started_anew_knows_the_last_minute_and_keeps_it_no_longer(
-    clocks: Clocks, service: Ledger, pool: Pool
-) -> None:
+def test_after_a_reboot_the_last_minute_still_counts_and_no_longer(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one", "two")
     set_limits(secret=ONE, requests_per_minute=2, requests_per_day=1000)
     set_limits(secret=TWO, requests_per_minute=3, requests_per_day=1000)
@@ -624,7 +622,7 @@ def test_claims_given_back_leave_no_trace(clocks: Clocks, service: Ledger, pool:
     assert count_claims(service) == 2
 
 
-def test_a_claim_given_back_opens_a_spent_minute(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_a_released_claim_makes_room_in_a_full_minute(clocks: Clocks, service: Ledger, pool: Pool) -> None:
     pool("one")
     set_limits(requests_per_minute=2, requests_per_day=1000)
     claim_of(service)
@@ -750,7 +748,7 @@ def test_a_name_for_a_changing_model_shares_the_quota_of_the_one_it_stands_for(
     assert answers_by_secret() == {ONE: 3}
 
 
-def test_a_rest_that_a_changing_name_met_holds_for_the_model_itself(
+def test_a_limit_reached_under_an_alias_applies_to_the_model_itself(
     clocks: Clocks, service: Ledger, pool: Pool
 ) -> None:
     pool("one")
@@ -851,7 +849,9 @@ def test_who_waits_only_for_an_overload_is_served_in_order_too(
     assert [asked.result(5).in_minute for asked in waiting] == [2, 3, 4, 5, 6]
 
 
-def test_who_has_no_time_for_the_pause_of_an_overload_asks_at_once(clocks: Clocks, service: Ledger, pool: Pool) -> None:
+def test_a_request_with_no_time_for_the_overload_pause_retries_at_once(
+    clocks: Clocks, service: Ledger, pool: Pool
+) -> None:
     pool("one")
     service.book_answer(claim_of(service), 503)
 

@@ -86,7 +86,7 @@ def test_keys_are_read_from_what_windows_calls_unicode(tmp_path: Path, encoding:
 
 
 @pytest.mark.django_db
-def test_malformed_lines_are_told_by_their_numbers_and_all_other_keys_are_imported(tmp_path: Path) -> None:
+def test_malformed_lines_are_reported_and_all_other_keys_are_imported(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text(f"{ONE}\nno key\n{TWO}\nAIzaTooShort\n")
 
     with pytest.raises(CommandError) as error:
@@ -123,7 +123,7 @@ def test_importing_keys_twice_is_harmless(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_a_dry_run_says_what_would_happen_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_would_happen_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text(f"{ONE}\n{TWO}\n{ONE}\n")
     add_keys([ONE], timezone.now())
 
@@ -172,7 +172,7 @@ def test_an_import_of_keys_shows_none_of_them(tmp_path: Path) -> None:
     ],
     ids=["missing", "directory", "latin-1", "half of UTF-16", "a link to itself"],
 )
-def test_what_cannot_be_read_is_told_in_one_sentence(
+def test_an_unreadable_file_is_reported_in_one_sentence(
     tmp_path: Path, name: str, make: Callable[[Path], object], words: str
 ) -> None:
     path = tmp_path / "some.txt"
@@ -356,7 +356,7 @@ def test_a_link_is_followed_and_stays_a_link(usage: None, tmp_path: Path) -> Non
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
-def test_what_is_no_plain_file_is_not_replaced_by_one(usage: None, tmp_path: Path) -> None:
+def test_a_device_is_not_replaced_by_a_file(usage: None, tmp_path: Path) -> None:
     """`exportusage /dev/stdout` as root in a container must not replace the device with a file."""
     os.mkfifo(tmp_path / "pipe")
 
@@ -367,7 +367,7 @@ def test_what_is_no_plain_file_is_not_replaced_by_one(usage: None, tmp_path: Pat
 
 
 @pytest.mark.parametrize("place", ["", "missing/key_usage.txt", "file/key_usage.txt"])
-def test_where_no_file_can_be_is_told_in_one_sentence(usage: None, tmp_path: Path, place: str) -> None:
+def test_an_impossible_file_is_reported_in_one_sentence(usage: None, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(CommandError, match=re.escape(str(tmp_path))) as error:
@@ -378,7 +378,7 @@ def test_where_no_file_can_be_is_told_in_one_sentence(usage: None, tmp_path: Pat
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("day", ["yesterday", "2026-02-30", "24.11.2026", "0", "9999-12-31", "0001-01-01"])
-def test_a_day_that_cannot_be_is_told_in_one_sentence_or_is_empty(day: str) -> None:
+def test_an_impossible_day_is_reported_in_one_sentence_or_is_empty(day: str) -> None:
     try:
         out, _ = call("exportusage", "-", day=day)
     except CommandError as exc:
@@ -387,7 +387,7 @@ def test_a_day_that_cannot_be_is_told_in_one_sentence_or_is_empty(day: str) -> N
         assert json.loads(out)["counts"] == {}
 
 
-def test_an_export_comes_back_as_it_was(usage: None, tmp_path: Path) -> None:
+def test_an_export_can_be_imported_unchanged(usage: None, tmp_path: Path) -> None:
     call("exportusage", str(tmp_path / "first"), day="2026-11-20")
     DailyUsage.objects.all().delete()
     ExhaustionEvent.objects.all().delete()
@@ -473,7 +473,7 @@ def test_a_key_is_not_shown_where_a_long_message_is_cut(api: FakeGemini) -> None
     ],
     ids=["500", "503", "html", "location", "two credentials", "404", "reset", "reset halfway"],
 )
-def test_an_answer_that_says_nothing_of_the_key_changes_nothing(api: FakeGemini, reply: Reply | Fault) -> None:
+def test_an_answer_that_is_not_about_the_key_changes_nothing(api: FakeGemini, reply: Reply | Fault) -> None:
     add(ONE, TWO)
     ApiKey.objects.filter(secret=TWO).mark_bad(KeyFault.LEAKED, "before", timezone.now())
     api.script("*", reply, reply)
@@ -485,7 +485,7 @@ def test_an_answer_that_says_nothing_of_the_key_changes_nothing(api: FakeGemini,
     assert "2 keys: 1 good, 0 bad, 1 unknown." in out
 
 
-def test_a_spent_quota_is_no_fault(api: FakeGemini) -> None:
+def test_an_exhausted_quota_is_not_a_fault(api: FakeGemini) -> None:
     add(ONE)
     api.script(ONE, errors.per_day_long())
 
@@ -495,7 +495,7 @@ def test_a_spent_quota_is_no_fault(api: FakeGemini) -> None:
     assert "1 good, 0 bad, 0 unknown." in out
 
 
-def test_a_key_that_stays_bad_is_asked_about_later(api: FakeGemini) -> None:
+def test_a_key_that_stays_bad_is_checked_later(api: FakeGemini) -> None:
     add(ONE)
     ApiKey.objects.mark_bad(KeyFault.SUSPENDED, "before", timezone.now() - timedelta(hours=5))
     api.script(ONE, errors.suspended(ONE))
@@ -508,7 +508,7 @@ def test_a_key_that_stays_bad_is_asked_about_later(api: FakeGemini) -> None:
     assert abs(key.next_check - timezone.now() - timedelta(hours=5)) < timedelta(minutes=1)
 
 
-def test_a_bad_key_that_works_again_comes_back(api: FakeGemini) -> None:
+def test_a_bad_key_that_works_again_becomes_usable(api: FakeGemini) -> None:
     add(ONE, TWO)
     ApiKey.objects.mark_bad(KeyFault.SUSPENDED, "before", timezone.now())
     api.know(ONE)
@@ -522,7 +522,7 @@ def test_a_bad_key_that_works_again_comes_back(api: FakeGemini) -> None:
     assert ApiKey.objects.get(secret=TWO).fault_reason == "before"
 
 
-def test_disabled_keys_are_asked_and_stay_disabled_and_deleted_ones_are_left_alone(api: FakeGemini) -> None:
+def test_disabled_keys_are_checked_and_stay_disabled_and_deleted_keys_are_not(api: FakeGemini) -> None:
     add(ONE, TWO, THREE)
     ApiKey.objects.filter(secret=TWO).disable(timezone.now())
     ApiKey.objects.filter(secret=THREE).forget(timezone.now())
@@ -534,7 +534,7 @@ def test_disabled_keys_are_asked_and_stay_disabled_and_deleted_ones_are_left_alo
     assert not ApiKey.objects.get(secret=TWO).is_enabled
 
 
-def test_asking_shows_one_credential_and_spends_no_quota(api: FakeGemini) -> None:
+def test_a_check_sends_one_credential_and_uses_no_quota(api: FakeGemini) -> None:
     add(ONE)
 
     call("checkkeys")
@@ -558,7 +558,7 @@ def test_a_redirect_is_not_followed(api: FakeGemini) -> None:
         assert elsewhere.seen == []
 
 
-def test_a_key_whose_answer_does_not_come_keeps_nobody_waiting(api: FakeGemini) -> None:
+def test_a_check_without_an_answer_does_not_delay_the_others(api: FakeGemini) -> None:
     add(ONE, TWO, THREE)
     api.script(TWO, Fault.HANG)
     verdicts = check_keys(ApiKey.objects.all(), timezone.now())
@@ -572,7 +572,7 @@ def test_a_key_whose_answer_does_not_come_keeps_nobody_waiting(api: FakeGemini) 
     assert [(key.secret, verdict) for key, verdict, _ in verdicts] == [(TWO, Verdict.UNKNOWN)]
 
 
-def test_many_keys_are_asked_at_once(api: FakeGemini) -> None:
+def test_many_keys_are_checked_at_once(api: FakeGemini) -> None:
     secrets = [fake_secret(f"key{number}") for number in range(40)]
     add(*secrets)
     api.script("*", *[Fault.HANG] * 8)
@@ -590,7 +590,7 @@ def test_many_keys_are_asked_at_once(api: FakeGemini) -> None:
     assert "40 keys: 32 good, 0 bad, 8 unknown." in out
 
 
-def test_when_no_answer_says_anything_the_command_fails(api: FakeGemini) -> None:
+def test_the_command_fails_if_no_key_could_be_checked(api: FakeGemini) -> None:
     add(ONE, TWO)
     api.script("*", errors.overloaded(), errors.overloaded())
 
@@ -642,7 +642,7 @@ def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedPr
     )
 
 
-def test_keys_go_in_and_usage_comes_out_of_pipes(migrated: Path, tmp_path: Path) -> None:
+def test_keys_are_read_from_pipes_and_usage_is_written_to_them(migrated: Path, tmp_path: Path) -> None:
     shutil.copytree(migrated, tmp_path / "data")
 
     imported = run(tmp_path, "importkeys", "-", text=f"{ONE}\n{TWO}\n")
@@ -691,7 +691,7 @@ def test_a_mistake_is_one_sentence_on_stderr_and_an_exit_code(
 
 
 @pytest.mark.parametrize("arguments", [["importkeys", "-"], ["checkkeys"]], ids=lambda value: value[0])
-def test_who_forgot_to_migrate_is_told_so(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_missing_migration_is_reported(tmp_path: Path, arguments: list[str]) -> None:
     done = run(tmp_path, *arguments, text=f"{ONE}\n")
 
     assert done.returncode != 0

@@ -86,7 +86,7 @@ def test_a_request_in_flight_is_never_ended(stack: ExitStack) -> None:
     assert all(map(is_ended, clients))
 
 
-def test_what_came_before_the_end_can_still_be_read(stack: ExitStack) -> None:
+def test_data_before_the_end_can_still_be_read(stack: ExitStack) -> None:
     connections = Connections(20, lambda _address: True)
     client = wait(connections, stack, "192.0.2.1")
     client.sendall(b"GET")
@@ -138,7 +138,7 @@ def read_slowly(body: BodySocket) -> int:
 # Real processes
 
 
-def test_thousands_of_silent_connections_shut_out_nobody(tmp_path: Path, gemini: FakeGemini) -> None:
+def test_thousands_of_silent_connections_do_not_block_others(tmp_path: Path, gemini: FakeGemini) -> None:
     raise_file_limit()
     gemini.hold = Event()
     with running(tmp_path, gemini, open_files=1024, WEB_WORKERS="1") as service, ExitStack() as opened:
@@ -156,7 +156,7 @@ def test_thousands_of_silent_connections_shut_out_nobody(tmp_path: Path, gemini:
         assert stream.read().count(b"data: ") == 2  # in flight all the time
 
 
-def test_half_a_head_and_a_silent_body_end_and_a_slow_one_goes_on(tmp_path: Path, gemini: FakeGemini) -> None:
+def test_half_a_head_and_a_silent_body_time_out_and_a_slow_body_does_not(tmp_path: Path, gemini: FakeGemini) -> None:
     with running(tmp_path, gemini, CLIENT_TIMEOUT_SECONDS="1") as service, ExitStack() as opened:
         silent, half, body, slow = (opened.enter_context(service.connect()) for _ in range(4))
         half.sendall(b"GET / HTTP/1.1\r\nHost")

@@ -42,7 +42,7 @@ def test_deflate_of_every_kind_is_decompressed(pack: object, encoding: str, size
 
 @pytest.mark.parametrize("tail", [b"\0" * 700, b"garbage", b"\r\n", b"\x1f", b"{"])
 @pytest.mark.parametrize("size", [1, 1_000])
-def test_what_follows_the_last_member_is_passed_over(tail: bytes, size: int) -> None:
+def test_data_after_the_last_member_is_ignored(tail: bytes, size: int) -> None:
     assert decompressed(gzip.compress(b"one") + gzip.compress(b"two") + tail, "gzip", size) == b"onetwo"
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_left_behind_at_the_edge_of_a_step(size: int) -> None:
     assert decompressed(gzip.compress(content), "gzip", 10_000_000) == content
 
 
-def test_what_was_not_asked_for_comes_with_the_next_call() -> None:
+def test_output_beyond_the_limit_comes_with_the_next_call() -> None:
     content = os.urandom(STEP) * 3
     decompressor = Decompressor("gzip")
     decompressor.feed(gzip.compress(content))
@@ -79,7 +79,7 @@ def test_a_bomb_is_not_unpacked_to_its_end() -> None:
     [b"no gzip", gzip.compress(b"x" * 500)[:-8] + bytes(8), gzip.compress(b"") * 2_000],
     ids=["plain text", "damaged", "too many members"],
 )
-def test_a_body_that_is_not_what_it_says_is_refused(compressed: bytes) -> None:
+def test_a_body_in_another_format_than_declared_is_refused(compressed: bytes) -> None:
     with pytest.raises(CorruptBody):
         decompressed(compressed, "gzip")
 

@@ -58,7 +58,7 @@ def moment(transactional_db: None) -> Iterator[datetime]:
 
 
 @pytest.mark.usefixtures("moment")
-def test_it_says_what_was_made_and_where_to_look() -> None:
+def test_it_reports_what_it_created_and_where_to_see_it() -> None:
     output = demo()
 
     assert "40 sample keys" in output
@@ -103,7 +103,7 @@ def test_the_hours_of_each_day_add_up_to_what_its_keys_did(moment: datetime) -> 
     assert not KeyHour.objects.filter(errors__gt=F("answers")).exists()
 
 
-def test_what_projects_used_today_is_what_their_keys_did(moment: datetime) -> None:
+def test_the_usage_of_projects_today_matches_that_of_their_keys(moment: datetime) -> None:
     demo()
 
     for quota in Quota.objects.of_models():
@@ -125,7 +125,7 @@ def test_some_are_exhausted_some_bad_some_disabled(moment: datetime) -> None:
     assert Quota.objects.get(project=spent.project, model_name=spent.model_name).cooldown_until == spent.until
 
 
-def test_nobody_asks_google_about_bad_keys_by_itself(moment: datetime) -> None:
+def test_bad_sample_keys_are_never_checked_with_google(moment: datetime) -> None:
     demo()
 
     assert ApiKey.objects.take_due_checks(moment + timedelta(days=365)) == []

@@ -87,7 +87,7 @@ def test_a_setting_is_read_however_it_is_written(tmp_path: Path, content: str | 
         (" #nothing", ""),
     ],
 )
-def test_a_value_means_what_it_says(tmp_path: Path, text: str, value: str) -> None:
+def test_a_value_is_read_exactly(tmp_path: Path, text: str, value: str) -> None:
     assert token_in(tmp_path, f"{NAME}={text}") == value
     assert token_in(tmp_path, "", **{NAME: text}) == value
 
@@ -185,7 +185,7 @@ def test_a_name_of_the_environment_that_looks_like_the_token_is_refused(tmp_path
     assert token_in(tmp_path, f"{NAME}={TOKEN}", **{name: "other"}) == TOKEN
 
 
-def test_what_is_for_libraries_is_handed_on(tmp_path: Path) -> None:
+def test_variables_for_libraries_are_passed_on(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"{NAME}={TOKEN}\nhttps_proxy=http://127.0.0.1:3128\nTZ='UTC'\n")
     choices = Choices({}, tmp_path / ".env")
     choices.text(NAME, DEFAULT)

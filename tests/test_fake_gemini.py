@@ -106,7 +106,7 @@ def test_a_minute_slides_and_what_was_refused_does_not_count(gemini: FakeGemini)
     assert (values, delay) == ({errors.PER_MINUTE: "2"}, "9.75s.")
 
 
-def test_tokens_are_counted_by_the_minute_as_the_body_says(gemini: FakeGemini) -> None:
+def test_tokens_per_minute_are_counted_from_the_body(gemini: FakeGemini) -> None:
     gemini.limit(tokens_per_minute=1_000)
     with time_machine.travel(NOON, tick=False) as clock:
         too_large = ask(gemini, json={"input_tokens": 5_000})
@@ -157,7 +157,9 @@ def test_a_429_names_all_that_was_violated_and_the_longest_delay(gemini: FakeGem
         (CHAT, ("usage", "prompt_tokens", "total_tokens")),
     ],
 )
-def test_an_answer_tells_the_tokens_of_its_request(gemini: FakeGemini, path: str, usage: tuple[str, str, str]) -> None:
+def test_an_answer_reports_the_tokens_of_its_request(
+    gemini: FakeGemini, path: str, usage: tuple[str, str, str]
+) -> None:
     headers = {"Authorization": "Bearer secret-one"} if path == CHAT else {"x-goog-api-key": "secret-one"}
 
     numbers = ask(gemini, path, headers=headers, json={"model": "m", "input_tokens": 777}).json()[usage[0]]
@@ -181,7 +183,7 @@ def test_an_overloaded_model_answers_503_for_so_long(gemini: FakeGemini) -> None
     ]
 
 
-def test_the_first_byte_comes_late_and_quotas_are_looked_at_before(gemini: FakeGemini) -> None:
+def test_the_first_byte_is_delayed_and_quotas_are_checked_before(gemini: FakeGemini) -> None:
     gemini.first_byte_seconds = 0.2
     began = time.time()
 
@@ -265,7 +267,7 @@ def test_a_reset_comes_before_or_in_the_middle_of_an_answer(gemini: FakeGemini, 
     assert gemini.accepted == {("secret-one", "gemini-2.5-flash"): 1}
 
 
-def test_reset_lets_go_of_what_hangs_and_stop_frees_the_port(gemini: FakeGemini) -> None:
+def test_reset_ends_hanging_answers_and_stop_frees_the_port(gemini: FakeGemini) -> None:
     gemini.script("secret-one", Fault.HANG)
     connection = http.client.HTTPConnection("127.0.0.1", gemini.port, timeout=5)
     connection.request("POST", f"{FLASH}:generateContent", b"{}", {"x-goog-api-key": "secret-one"})

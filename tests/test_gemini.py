@@ -157,7 +157,7 @@ def test_openai_s_own_paths_go_to_gemini_s_compatible_endpoint(
 
 
 @pytest.mark.parametrize("resource", ["models", f"models/{MODEL}", "models?limit=3", "files", "files/f-1", "batches"])
-def test_what_both_apis_have_goes_by_the_credential(resource: str) -> None:
+def test_paths_of_both_apis_are_told_apart_by_the_credential(resource: str) -> None:
     as_openai = read_target(f"/v1/{resource}", has_bearer=True)
     as_gemini = read_target(f"/v1/{resource}", has_bearer=False)
 
@@ -304,7 +304,7 @@ def test_a_host_alone_is_no_path(uri: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1beta/models", "/upload/v1/files"])
-def test_credentials_leave_the_query_and_the_rest_keeps_its_bytes_and_order(path: str, query: str, left: str) -> None:
+def test_credentials_are_removed_from_the_query_and_the_rest_is_unchanged(path: str, query: str, left: str) -> None:
     target = read_target(f"{path}?{query}", has_bearer=False)
 
     assert target.path == (f"{path}?{left}" if left else path)
@@ -439,7 +439,7 @@ def test_the_token_is_found_in_every_form_that_clients_use(headers: Headers, que
         ([], False),
     ],
 )
-def test_a_client_that_shows_a_bearer_alone_speaks_openai(headers: Headers, is_expected: bool) -> None:
+def test_a_client_with_only_a_bearer_token_uses_the_openai_api(headers: Headers, is_expected: bool) -> None:
     assert has_bearer(headers) is is_expected
 
 
@@ -578,7 +578,7 @@ def test_the_model_behind_a_huge_base64_string_is_found_in_a_mapped_file() -> No
 
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("end", [b"", b"\\", b'"', b'"}'])
-def test_a_string_full_of_quotes_that_never_ends_stops_nobody(end: bytes) -> None:
+def test_an_endless_string_of_quotes_does_not_block_others(end: bytes) -> None:
     """All requests of a worker wait while this runs: minutes for a megabyte would be an outage."""
     body = b'{"contents":"' + b'\\"' * 100_000 + end
 

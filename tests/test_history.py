@@ -61,7 +61,9 @@ def test_a_request_is_in_the_log_with_all_that_became_of_it(
     assert abs(timezone.now() - request.began) < timedelta(minutes=1)
 
 
-def test_the_log_tells_what_each_key_answered(service: Ledger, gemini: FakeGemini, pool: Pool, client: Client) -> None:
+def test_the_log_shows_the_answer_of_each_attempt(
+    service: Ledger, gemini: FakeGemini, pool: Pool, client: Client
+) -> None:
     one, two = pool("one", "two")
     gemini.script(ONE, REFUSED)
     ask(client)
@@ -126,7 +128,7 @@ def test_hours_are_sums(pool: Pool) -> None:
 
 
 @pytest.mark.django_db
-def test_what_was_kept_for_long_enough_is_deleted_bit_by_bit(pool: Pool) -> None:
+def test_expired_rows_are_deleted_in_batches(pool: Pool) -> None:
     [key] = pool("one")
     days = [timedelta(days=number) for number in range(50)]
     write(*(finished(NOON - age, key) for age in days))

@@ -53,7 +53,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=600), sizes=sizes, cuts=cuts)
-def test_a_chunked_body_comes_out_whole_however_it_is_cut(content: bytes, sizes: list[int], cuts: list[int]) -> None:
+def test_a_chunked_body_arrives_complete_however_it_is_split(content: bytes, sizes: list[int], cuts: list[int]) -> None:
     sent = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-One: 1\r\n\r\n" + chunked(content, sizes)
 
     status, headers, body, may_stay = answer_to(sent, cuts)
@@ -64,7 +64,7 @@ def test_a_chunked_body_comes_out_whole_however_it_is_cut(content: bytes, sizes:
 
 @settings(max_examples=40, deadline=None)
 @given(content=st.binary(max_size=600), cuts=cuts)
-def test_a_body_of_known_length_comes_out_whole_however_it_is_cut(content: bytes, cuts: list[int]) -> None:
+def test_a_body_of_known_length_arrives_complete_however_it_is_split(content: bytes, cuts: list[int]) -> None:
     sent = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content
 
     assert answer_to(sent, cuts)[2:] == (content, True)
@@ -122,7 +122,7 @@ def test_a_connection_that_may_be_out_of_step_is_not_used_again(head: bytes) -> 
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000,
     ],
 )
-def test_what_is_no_whole_answer_is_an_error_and_never_a_short_body(sent: bytes) -> None:
+def test_an_incomplete_answer_is_an_error_and_never_a_short_body(sent: bytes) -> None:
     with pytest.raises(BrokenAnswer):
         answer_to(sent, [])
 
@@ -142,7 +142,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     theirs.close()
 
 
-def test_a_piece_is_there_before_the_rest_of_the_answer(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_piece_arrives_before_the_rest_of_the_answer(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
     connection = Http1Connection(ours)

@@ -41,7 +41,7 @@ def test_pages_want_https_and_clients_are_served_as_before(service: Service) -> 
     assert service.ask().status_code == 200
 
 
-def test_without_the_setting_nothing_asks_for_https(gemini: FakeGemini, tmp_path: Path) -> None:
+def test_without_the_setting_https_is_not_required(gemini: FakeGemini, tmp_path: Path) -> None:
     with running(tmp_path, gemini, WEB_WORKERS="1") as service:
         pages = [get(service, "/admin/login/", headers) for headers in ({}, VIA_HTTPS)]
 

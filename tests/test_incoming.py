@@ -130,7 +130,7 @@ def test_the_token_is_known_in_every_form_on_every_path(path: str, headers: dict
         ({}, f"?token={TOKEN}"),
     ],
 )
-def test_without_the_token_nobody_gets_in_and_nothing_is_sent(
+def test_without_the_token_no_request_gets_in_and_nothing_is_sent(
     gemini: FakeGemini, pool: Pool, headers: dict[str, str], query: str
 ) -> None:
     pool("one")
@@ -244,7 +244,7 @@ def test_only_a_post_can_be_a_call_of_a_model(path: str) -> None:
 
 @hypothesis_settings(deadline=None)
 @given(pieces=st.lists(st.binary(max_size=2000), max_size=10), is_chunked=st.booleans())
-def test_any_body_however_it_comes_is_taken_byte_for_byte(pieces: list[bytes], is_chunked: bool) -> None:
+def test_any_body_however_it_is_sent_is_read_byte_for_byte(pieces: list[bytes], is_chunked: bool) -> None:
     body = b"".join(pieces)
 
     call = read_call(chunked(*pieces) if is_chunked else request(body=body))
@@ -255,7 +255,7 @@ def test_any_body_however_it_comes_is_taken_byte_for_byte(pieces: list[bytes], i
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 @pytest.mark.parametrize("size", [1_048_575, 1_048_576, 1_048_577, 3_000_000])
-def test_a_large_body_lies_in_a_file_and_a_small_one_in_memory(size: int, is_chunked: bool) -> None:
+def test_a_large_body_is_kept_in_a_file_and_a_small_one_in_memory(size: int, is_chunked: bool) -> None:
     body = os.urandom(size)
 
     call = read_call(chunked(body[:1000], body[1000:]) if is_chunked else request(body=body))
@@ -296,7 +296,7 @@ class Forbidden(io.RawIOBase):
         raise AssertionError("It was read.")
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread(settings: Settings) -> None:
+def test_a_body_declared_too_large_is_refused_unread(settings: Settings) -> None:
     settings.MAX_BODY_MB = 1
 
     refused = refusal_of(sized(1024 * 1024 + 1, Forbidden()))

@@ -59,7 +59,7 @@ def ask_soon() -> Iterator[Ask]:
 # Waiting for a key
 
 
-def test_a_request_waits_for_a_key_that_comes_back_soon(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_request_waits_for_a_key_that_is_available_soon(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     gemini.script(ONE, back_in(0.5))
 
@@ -72,9 +72,7 @@ def test_a_request_waits_for_a_key_that_comes_back_soon(client: Client, gemini: 
     assert gemini.decisions[1].moment - gemini.decisions[0].moment >= 0.5
 
 
-def test_a_request_that_waits_is_answered_by_the_first_key_that_comes_back(
-    client: Client, gemini: FakeGemini, pool: Pool
-) -> None:
+def test_a_waiting_request_gets_the_first_key_that_is_available(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two")
     gemini.script(ONE, back_in(15))
     gemini.script(TWO, back_in(0.5))
@@ -105,7 +103,7 @@ def test_a_request_that_waits_takes_a_key_that_is_added_or_revived_meanwhile(
     assert gemini.secrets_seen == [TWO, ONE]
 
 
-def test_a_request_that_did_not_wait_says_so(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_request_that_did_not_wait_reports_that(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two")
     gemini.exhaust(ONE)
 
@@ -115,7 +113,7 @@ def test_a_request_that_did_not_wait_says_so(client: Client, gemini: FakeGemini,
     assert response.headers["X-Waited-Seconds"] == "0.000"
 
 
-def test_what_rests_for_longer_is_not_waited_for(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_longer_cooldown_is_not_waited_for(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     gemini.script(ONE, back_in(26))
     began = time.monotonic()
@@ -129,7 +127,7 @@ def test_what_rests_for_longer_is_not_waited_for(client: Client, gemini: FakeGem
 
 
 @pytest.mark.parametrize("is_client", [True, False], ids=["X-Server-Timeout", "MAX_WAIT_SECONDS"])
-def test_who_does_not_wait_so_long_is_told_at_once_when_to_come_again(
+def test_a_request_that_cannot_wait_that_long_gets_a_retry_after_at_once(
     client: Client, gemini: FakeGemini, pool: Pool, *, settings: Settings, is_client: bool
 ) -> None:
     pool("one")
@@ -166,7 +164,7 @@ def test_the_time_out_of_the_client_bounds_the_fail_overs_too(client: Client, ge
     assert gemini.secrets_seen == [ONE]
 
 
-def test_with_a_wait_of_0_nobody_waits(client: Client, gemini: FakeGemini, pool: Pool, settings: Settings) -> None:
+def test_with_a_wait_of_0_no_request_waits(client: Client, gemini: FakeGemini, pool: Pool, settings: Settings) -> None:
     settings.MAX_WAIT_SECONDS = 0
     pool("one")
     gemini.script(ONE, back_in(2))
@@ -214,7 +212,7 @@ def test_who_waited_first_is_served_first(gemini: FakeGemini, pool: Pool, servic
     assert sorted(json.loads(seen.body)["number"] for seen in gemini.seen) == list(range(7))
 
 
-def test_a_model_that_rests_holds_up_no_other(client: Client, gemini: FakeGemini, pool: Pool, service: Ledger) -> None:
+def test_a_limited_model_does_not_delay_others(client: Client, gemini: FakeGemini, pool: Pool, service: Ledger) -> None:
     pool("one")
     rest(service, seconds=15)
 
@@ -234,7 +232,7 @@ def test_streams_wait_too(client: Client, gemini: FakeGemini, pool: Pool) -> Non
     assert response.body.count(b"data: ") == 3
 
 
-def test_whoever_waits_when_the_service_stops_is_reported(
+def test_requests_that_wait_when_the_service_stops_get_an_error(
     gemini: FakeGemini, pool: Pool, service: Ledger, ask_soon: Ask
 ) -> None:
     pool("one")
@@ -316,7 +314,7 @@ def test_an_id_that_is_junk_is_replaced(client: Client, gemini: FakeGemini, pool
     assert gemini.seen[0].header("x-request-id") is None
 
 
-def test_an_id_comes_back_with_errors_too_and_stands_in_the_log(
+def test_errors_have_a_request_id_too_and_it_is_in_the_log(
     client: Client, gemini: FakeGemini, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool("one")

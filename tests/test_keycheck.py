@@ -39,7 +39,7 @@ def one() -> ApiKey:
     return ApiKey.objects.get(secret=ONE)
 
 
-def test_a_bad_key_that_works_again_comes_back(gemini: FakeGemini, pool: Pool, service: Ledger) -> None:
+def test_a_bad_key_that_works_again_becomes_usable(gemini: FakeGemini, pool: Pool, service: Ledger) -> None:
     pool("one")
     go_bad(ONE, since=11 * MINUTE)
 
@@ -53,7 +53,7 @@ def test_a_bad_key_that_works_again_comes_back(gemini: FakeGemini, pool: Pool, s
     assert claim_of(service).secret == ONE
 
 
-def test_a_key_that_went_bad_in_the_relay_comes_back(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_key_that_went_bad_in_the_relay_becomes_usable_again(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     gemini.script(ONE, errors.suspended(ONE))
     assert ask(client).status_code == 503
@@ -65,7 +65,7 @@ def test_a_key_that_went_bad_in_the_relay_comes_back(client: Client, gemini: Fak
 
 
 @pytest.mark.parametrize("trouble", [errors.suspended(ONE), errors.internal(), errors.html_429(), Trouble.RESET_BEFORE])
-def test_a_key_that_is_still_bad_or_says_nothing_stays_bad_and_is_asked_later(
+def test_a_key_that_is_still_bad_or_gets_no_answer_stays_bad_and_is_checked_later(
     gemini: FakeGemini, pool: Pool, trouble: object
 ) -> None:
     pool("one")
@@ -101,7 +101,7 @@ def test_the_pauses_double_up_to_a_day(gemini: FakeGemini, pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("state", ["fresh", "good", "deleted"])
-def test_nobody_else_is_asked(gemini: FakeGemini, pool: Pool, state: str) -> None:
+def test_no_other_key_is_checked(gemini: FakeGemini, pool: Pool, state: str) -> None:
     pool("one")
     if state != "good":
         go_bad(ONE, since=HOUR if state == "deleted" else 9 * MINUTE)
@@ -124,7 +124,7 @@ def test_a_key_that_a_person_disabled_stays_disabled(gemini: FakeGemini, pool: P
     assert one().state is KeyState.DISABLED
 
 
-def test_a_spent_quota_is_no_fault(gemini: FakeGemini, pool: Pool) -> None:
+def test_an_exhausted_quota_is_not_a_fault(gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     go_bad(ONE, since=HOUR)
     gemini.script(ONE, errors.per_day_long())
@@ -134,7 +134,7 @@ def test_a_spent_quota_is_no_fault(gemini: FakeGemini, pool: Pool) -> None:
     assert one().state is KeyState.USABLE
 
 
-def test_of_many_keys_each_is_asked_by_one_process(gemini: FakeGemini, pool: Pool) -> None:
+def test_each_of_many_keys_is_checked_by_one_process(gemini: FakeGemini, pool: Pool) -> None:
     names = [f"key-{number}" for number in range(120)]
     pool(*names)
     go_bad(*map(fake_secret, names), since=HOUR)
@@ -145,7 +145,7 @@ def test_of_many_keys_each_is_asked_by_one_process(gemini: FakeGemini, pool: Poo
     assert len({key.pk for keys in taken for key in keys}) == 120
 
 
-def test_a_database_that_does_not_answer_is_told_in_one_line(
+def test_a_database_that_does_not_answer_is_reported_in_one_line(
     gemini: FakeGemini, pool: Pool, impatient: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool("one")

@@ -140,7 +140,7 @@ def test_keys_are_read_however_people_write_them_down(
     assert {key.secret for key in found.found if key.is_odd} == {secret for secret, _name in keys if ODD in secret}
 
 
-def test_a_key_is_told_by_its_line_and_a_repeated_one_counts_once() -> None:
+def test_a_key_is_reported_by_its_line_and_a_repeated_one_counts_once() -> None:
     found = read_keys(f"{A}\n\nalice={B}\n{A} # again\nbob={A}\n{ODD}\n")
 
     assert [key.line for key in found.found] == [1, 3, 4, 5, 6]

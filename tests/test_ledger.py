@@ -135,7 +135,7 @@ def test_whatever_is_refused_claims_offer_no_exhausted_key_and_none_twice(
         assert len(set(offered)) == len(offered)
 
 
-def test_10_rests_that_end_bring_10_keys_back(service: Ledger, pool: Pool) -> None:
+def test_ten_cooldowns_that_end_bring_ten_keys_back(service: Ledger, pool: Pool) -> None:
     keys = pool(*[f"key-{number}" for number in range(10)])
     for claim in claims_of(service, 10):
         service.book_refusal(claim, Refusal(Window.MINUTE, 30))
@@ -188,7 +188,7 @@ def test_an_answer_is_on_disk_once_it_is_booked(service: Ledger, pool: Pool) -> 
     assert answers_on_disk() == 1
 
 
-def test_what_was_not_waited_for_is_written_at_the_end(service: Ledger, pool: Pool) -> None:
+def test_entries_that_nothing_waits_for_are_written_at_the_end(service: Ledger, pool: Pool) -> None:
     pool("one", "two")
     first, second = claims_of(service, 2)
 
@@ -288,7 +288,7 @@ def test_a_booking_that_a_locked_database_did_not_take_is_a_503_and_written_with
     assert usage_of_today() == {"answers": 1, "refusals": 1}
 
 
-def test_the_answer_whose_booking_failed_reaches_nobody(
+def test_an_answer_whose_booking_failed_is_not_sent(
     client: Client, raw: RawUpstream, pool: Pool, impatient: Ledger, replace_upstream: ReplaceUpstream
 ) -> None:
     pool("one")
@@ -387,7 +387,7 @@ def test_nothing_is_lost_when_the_database_locks_while_a_bad_entry_is_sorted_out
 
 @pytest.mark.parametrize("change", ["forget", "disable"])
 @pytest.mark.parametrize("outcome", ["answer", "refusal", "fault", "tokens"])
-def test_what_a_key_did_is_booked_though_it_has_gone_meanwhile(
+def test_usage_is_booked_even_if_the_key_was_deleted_meanwhile(
     service: Ledger, pool: Pool, change: str, outcome: str
 ) -> None:
     [key] = pool("one")

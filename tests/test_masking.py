@@ -150,7 +150,7 @@ def test_a_log_line_masks_secrets_in_the_exception_that_caused_another() -> None
     assert NEW_KEY not in line
 
 
-def test_a_log_line_tells_its_time_with_the_zone() -> None:
+def test_a_log_line_has_its_time_with_the_zone() -> None:
     record = logging.LogRecord("proxy", logging.INFO, __file__, 1, "hello", (), None)
 
     line = MaskingFormatter("%(asctime)s %(message)s").format(record)

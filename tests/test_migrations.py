@@ -140,7 +140,7 @@ def test_keys_of_a_named_project_share_it_and_all_others_have_one_each(migrated:
     }
 
 
-def test_what_ran_out_stays_with_the_project_that_it_ran_out_for(migrated: Before) -> None:
+def test_exhaustion_stays_with_its_project(migrated: Before) -> None:
     found = list(ExhaustionEvent.objects.order_by("id").select_related("project", "key__project"))
 
     for event, (label, project, *_) in zip(found, EVENTS, strict=True):
@@ -196,13 +196,13 @@ def test_models_keep_their_rotations(migrated: Before) -> None:
     }
 
 
-def test_a_key_that_was_bad_before_is_asked_about_again(migrated: Before) -> None:
+def test_a_key_that_was_bad_before_is_checked_again(migrated: Before) -> None:
     due = ApiKey.objects.take_due_checks(timezone.now())
 
     assert due == [key_of("bad")]
 
 
-def test_a_pool_without_keys_comes_along(empty_database: None) -> None:
+def test_a_pool_without_keys_is_migrated(empty_database: None) -> None:
     migrate("0001_pool")
 
     migrate()

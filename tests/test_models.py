@@ -55,7 +55,7 @@ def test_a_new_key_is_open_for_every_model() -> None:
     assert open_keys(FLASH) == {one.pk, two.pk}
 
 
-def test_an_exhausted_key_rests_for_that_model_alone() -> None:
+def test_an_exhausted_key_is_unavailable_only_for_that_model() -> None:
     [one, two] = add("one", "two")
 
     refuse(one, FLASH, until=NOON + timedelta(hours=3))
@@ -65,7 +65,7 @@ def test_an_exhausted_key_rests_for_that_model_alone() -> None:
     assert open_keys(FLASH, NOON + timedelta(hours=3)) == {one.pk, two.pk}
 
 
-def test_keys_of_a_project_rest_together() -> None:
+def test_keys_of_a_project_are_limited_together() -> None:
     [one, _] = add("one", "two", project="p1")
     [three] = add("three", project="p2")
 
@@ -82,7 +82,7 @@ def test_keys_without_a_project_have_nothing_in_common() -> None:
     assert open_keys(FLASH) == {two.pk}
 
 
-def test_a_key_without_money_rests_for_all_models_with_or_without_a_rotation_of_their_own() -> None:
+def test_a_key_without_credits_is_unavailable_for_all_models_with_or_without_their_own_rotation() -> None:
     [one, two] = add("one", "two")
     refuse(two, FLASH, until=NOON)
 
@@ -93,7 +93,7 @@ def test_a_key_without_money_rests_for_all_models_with_or_without_a_rotation_of_
     assert open_keys("another-model") == {two.pk}
 
 
-def test_a_key_added_later_rests_with_its_project() -> None:
+def test_a_key_added_later_shares_the_cooldown_of_its_project() -> None:
     [one] = add("one", project="p1")
     refuse(one, FLASH, until=NOON + timedelta(hours=3))
 
@@ -103,7 +103,7 @@ def test_a_key_added_later_rests_with_its_project() -> None:
     assert open_keys(PRO) == {one.pk, two.pk}
 
 
-def test_a_key_that_joins_a_project_at_rest_rests_with_it_and_leaves_it_again() -> None:
+def test_a_key_shares_the_cooldown_of_a_project_only_while_it_belongs_to_it() -> None:
     [one] = add("one", project="p1")
     [two] = add("two")
     refuse(one, FLASH, until=NOON + timedelta(hours=3))
@@ -116,7 +116,7 @@ def test_a_key_that_joins_a_project_at_rest_rests_with_it_and_leaves_it_again() 
     assert open_keys(FLASH) == {two.pk}
 
 
-def test_a_key_that_moved_and_is_refused_again_lets_its_new_project_rest() -> None:
+def test_a_refusal_after_a_move_limits_the_new_project() -> None:
     [one] = add("one", project="p1")
     [two] = add("two", project="p2")
     refuse(one, FLASH, until=NOON + timedelta(hours=1))
@@ -127,7 +127,7 @@ def test_a_key_that_moved_and_is_refused_again_lets_its_new_project_rest() -> No
     assert two.pk not in open_keys(FLASH)
 
 
-def test_the_longest_rest_counts() -> None:
+def test_the_longest_cooldown_counts() -> None:
     [one] = add("one")
 
     refuse(one, FLASH, until=NOON + timedelta(hours=3), window=Window.DAY)
@@ -137,7 +137,7 @@ def test_the_longest_rest_counts() -> None:
     assert open_keys(FLASH, NOON + timedelta(hours=3)) == {one.pk}
 
 
-def test_a_refusal_for_the_same_reason_prolongs_the_rest_instead_of_writing_another() -> None:
+def test_a_refusal_for_the_same_reason_extends_the_event() -> None:
     [one] = add("one")
 
     refuse(one, FLASH, until=NOON + timedelta(minutes=1), window=Window.MINUTE)
@@ -148,7 +148,7 @@ def test_a_refusal_for_the_same_reason_prolongs_the_rest_instead_of_writing_anot
     assert event.since == NOON
 
 
-def test_a_refusal_after_the_rest_is_an_event_of_its_own() -> None:
+def test_a_refusal_after_the_cooldown_is_a_new_event() -> None:
     [one] = add("one")
     later = NOON + timedelta(hours=1)
 
@@ -171,7 +171,7 @@ def test_enabling_and_disabling_change_the_rotation_of_every_model() -> None:
     assert open_keys(PRO) == {one.pk, two.pk}
 
 
-def test_enabling_a_key_does_not_wake_it_from_its_rest() -> None:
+def test_enabling_a_key_does_not_end_its_cooldown() -> None:
     [one] = add("one")
     refuse(one, FLASH, until=NOON + timedelta(hours=1))
 
@@ -209,7 +209,7 @@ def test_a_revived_key_is_back_with_its_whole_project_and_the_history_stays() ->
     assert set(ExhaustionEvent.objects.values_list("until", flat=True)) == {NOON + timedelta(minutes=5)}
 
 
-def test_reviving_one_key_leaves_the_others_at_rest() -> None:
+def test_reviving_one_key_leaves_the_others_limited() -> None:
     [one, two] = add("one", "two")
     refuse(one, FLASH, until=None, window=Window.NONE)
     refuse(two, FLASH, until=None, window=Window.NONE)
@@ -243,7 +243,7 @@ def test_a_deleted_key_loses_its_secret_and_keeps_its_history() -> None:
     assert not ApiKey.objects.filter(id=one.pk).present().exists()
 
 
-def test_a_deleted_key_comes_back_as_another() -> None:
+def test_a_deleted_key_that_is_added_again_is_a_new_key() -> None:
     [one] = add("one")
     ApiKey.objects.forget(NOON)
 
@@ -260,7 +260,7 @@ def test_several_deleted_keys_stand_side_by_side() -> None:
     assert ApiKey.objects.filter(secret=None).count() == 3
 
 
-def test_only_keys_with_nothing_wrong_rest() -> None:
+def test_only_usable_keys_are_rate_limited() -> None:
     one, two, three, four = add("one", "two", "three", "four")
     for key in (one, two, three, four):
         refuse(key, FLASH, until=None, window=Window.NONE)
@@ -272,7 +272,7 @@ def test_only_keys_with_nothing_wrong_rest() -> None:
     assert set(ApiKey.objects.usable().limited(NOON)) == {one}
 
 
-def test_a_rest_that_is_over_is_no_rest() -> None:
+def test_a_cooldown_that_has_ended_is_not_counted() -> None:
     [one] = add("one")
     refuse(one, FLASH, until=NOON + timedelta(minutes=1))
 
@@ -369,7 +369,7 @@ def test_whatever_happens_quotas_say_what_keys_events_and_uses_say(seed: int) ->
     check_quotas_against_the_definition(moment)
 
 
-def test_a_refusal_asks_no_more_in_a_large_pool(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_a_refusal_needs_no_more_queries_in_a_large_pool(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     [one] = add("one")
     refuse(one, FLASH, until=NOON + timedelta(minutes=1))
     with CaptureQueriesContext(connection) as asked:
@@ -461,7 +461,7 @@ def add_bad(*names: str, at: timedelta = timedelta()) -> None:
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
-def test_a_bad_key_is_asked_about_ten_minutes_later_and_then_after_pauses_that_double_up_to_a_day() -> None:
+def test_a_bad_key_is_checked_after_ten_minutes_and_then_at_doubling_intervals_up_to_a_day() -> None:
     add_bad("one")
 
     times = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 2560 + 1440, 2560 + 2 * 1440]
@@ -479,7 +479,7 @@ def test_a_check_is_for_one_caller_only() -> None:
     assert due_checks(10 * MINUTE) == []
 
 
-def test_the_longest_due_are_asked_about_first_and_so_many_at_once() -> None:
+def test_the_keys_due_longest_are_checked_first_and_only_so_many_at_once() -> None:
     add_bad("late", at=2 * MINUTE)
     add_bad("first")
     add_bad("second", at=MINUTE)
@@ -490,7 +490,7 @@ def test_the_longest_due_are_asked_about_first_and_so_many_at_once() -> None:
     assert due_checks(HOUR) == ["late"]
 
 
-def test_only_bad_keys_are_asked_about() -> None:
+def test_only_bad_keys_are_checked() -> None:
     add("good")
     add_bad("disabled", "revived", "cleared", "deleted")
     ApiKey.objects.filter(name="disabled").disable(NOON)
@@ -502,7 +502,7 @@ def test_only_bad_keys_are_asked_about() -> None:
     assert set(ApiKey.objects.exclude(next_check=None).values_list("name", flat=True)) == {"disabled", "deleted"}
 
 
-def test_a_key_that_goes_bad_again_is_asked_about_as_soon_as_the_first_time() -> None:
+def test_a_key_that_goes_bad_again_is_checked_as_soon_as_the_first_time() -> None:
     add_bad("one")
     ApiKey.objects.put_off_check(NOON + timedelta(days=3))
     ApiKey.objects.clear_fault(NOON + timedelta(days=3))
@@ -512,7 +512,7 @@ def test_a_key_that_goes_bad_again_is_asked_about_as_soon_as_the_first_time() ->
     assert ApiKey.objects.get().next_check == NOON + timedelta(days=4, minutes=10)
 
 
-def test_a_key_that_is_told_to_be_bad_again_keeps_its_time() -> None:
+def test_a_key_that_is_marked_bad_twice_keeps_its_next_check() -> None:
     add_bad("one")
 
     ApiKey.objects.mark_bad(Fault.INVALID, "no", NOON + 5 * MINUTE)
@@ -531,7 +531,7 @@ def test_a_check_is_put_off_for_bad_keys_alone_also_when_the_clock_was_set_back(
     assert ApiKey.objects.get(name="").next_check is None
 
 
-def test_a_bad_key_of_which_nobody_knows_when_to_ask_is_asked_about_at_once() -> None:
+def test_a_bad_key_without_a_next_check_is_checked_at_once() -> None:
     """Keys that went bad before there were such checks."""
     add_bad("one")
     ApiKey.objects.update(next_check=None)

@@ -110,7 +110,7 @@ def test_a_token_from_the_environment_is_not_undermined(env_file: Path, settings
 @pytest.mark.parametrize(
     "spoil", [lambda path: path.mkdir(), lambda path: path.write_bytes(codecs.BOM_UTF16_LE + b"x")]
 )
-def test_what_cannot_be_read_is_told_in_one_sentence(env_file: Path, spoil: object) -> None:
+def test_an_unreadable_file_is_reported_in_one_sentence(env_file: Path, spoil: object) -> None:
     spoil(env_file)  # type: ignore[operator]
 
     with pytest.raises(CommandError, match=r"\.env (cannot be read|is not text)"):

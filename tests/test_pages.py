@@ -122,7 +122,7 @@ def test_each_hour_and_each_day_has_its_bar(pool: Pool) -> None:
     assert traffic.total(bars_of(Period.ending(NOW, "7d", PACIFIC, model_name=PRO))).requests == 0
 
 
-def test_a_key_has_bars_of_its_own_tries(pool: Pool) -> None:
+def test_a_key_has_bars_of_its_own_attempts(pool: Pool) -> None:
     [key, other] = pool("one", "two")
     write(request_of(other, attempts=[(key.pk, 429), (other.pk, 200)]), request_of(other))
     assert bars_of(Period.ending(NOW, "24h", PACIFIC, key_id=key.pk))[-1][1:] == (0, 0, 1, 0, 0)
@@ -253,7 +253,7 @@ def test_numbers_stay_numbers_in_csv() -> None:
     ],
 )
 @pytest.mark.parametrize("page", ["", "models/", "requests/"])
-def test_what_makes_no_sense_in_an_address_is_reported(person: Client, query: str, problem: str, page: str) -> None:
+def test_invalid_parameters_in_an_address_are_reported(person: Client, query: str, problem: str, page: str) -> None:
     assert problem in shown(person, f"/dashboard/{page}?{query}")
 
 

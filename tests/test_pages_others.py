@@ -86,7 +86,7 @@ def figures(page: str) -> list[str]:
 # Exhaustion
 
 
-def test_a_project_that_ran_out_is_told_with_model_reason_and_times(person: Client) -> None:
+def test_an_exhausted_project_is_shown_with_model_reason_and_times(person: Client) -> None:
     rest(key_of("p1"), NOON)
 
     [row] = tables(person, ADDRESS)["events"]
@@ -152,7 +152,7 @@ def test_filters_narrow_a_day_and_stay_with_it(person: Client) -> None:
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "1200-01-01", "9999-12-31", "0001-01-01"])
-def test_a_day_that_cannot_be_is_told_and_today_is_shown(person: Client, text: str) -> None:
+def test_an_impossible_day_is_reported_and_today_is_shown(person: Client, text: str) -> None:
     response = person.get("/dashboard/exhaustion/", {"day": text})
 
     assert response.status_code == 200
@@ -169,7 +169,7 @@ def test_today_is_the_default_and_has_a_line_for_now(person: Client) -> None:
     assert '<line class="now"' not in person.get(ADDRESS).content.decode()
 
 
-def test_a_bar_stands_where_the_rest_was_with_a_letter_for_its_reason(person: Client) -> None:
+def test_a_bar_is_at_the_time_of_the_event_with_a_letter_for_its_reason(person: Client) -> None:
     key = key_of("p1")
     rest(key, DAY.start + timedelta(hours=6))
     rest(key, NOON, NOON + timedelta(hours=6), window=Window.MINUTE, model=PRO)
@@ -204,7 +204,7 @@ def test_lanes_are_as_long_as_the_day_when_clocks_change(day: date, long: int, n
 
 
 @pytest.mark.django_db
-def test_the_shortest_rest_is_seen_also_at_the_end_of_the_day() -> None:
+def test_the_shortest_event_is_visible_even_at_the_end_of_the_day() -> None:
     event = rest(key_of("p1"), DAY.end - timedelta(seconds=1), window=Window.MINUTE)
 
     [lane] = lanes([event], DAY, "")
@@ -235,7 +235,7 @@ def test_more_than_a_hundred_lanes_are_said_to_be_more(person: Client) -> None:
     assert figures(response.content.decode())[0] == "101"
 
 
-def test_so_many_projects_are_shown_as_there_is_room_for_all_their_rests(person: Client) -> None:
+def test_as_many_projects_are_shown_as_there_is_room_for(person: Client) -> None:
     for name, minutes in (("one", MOST_EVENTS - 10), ("two", 11), ("three", 1)):
         key = key_of(name)
         for minute in range(minutes):
@@ -250,7 +250,7 @@ def test_so_many_projects_are_shown_as_there_is_room_for_all_their_rests(person:
     assert figures(response.content.decode())[0] == "3"
 
 
-def test_of_one_project_with_very_many_rests_the_first_are_shown(person: Client) -> None:
+def test_of_a_project_with_very_many_events_the_first_are_shown(person: Client) -> None:
     key = key_of("one")
     for minute in range(MOST_EVENTS + 1):
         since = NOON + timedelta(minutes=minute)

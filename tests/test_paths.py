@@ -204,7 +204,7 @@ def test_a_list_that_both_apis_have_goes_by_the_credential_however_it_arrives(pa
     ],
 )
 @pytest.mark.parametrize("has_bearer", [False, True])
-def test_what_can_be_no_path_of_the_api_is_unknown(path: str, has_bearer: bool) -> None:
+def test_a_path_that_cannot_be_of_the_api_is_unknown(path: str, has_bearer: bool) -> None:
     with pytest.raises(UnknownPath):
         find_route(path, has_bearer=has_bearer)
 
@@ -222,7 +222,7 @@ def test_what_can_be_no_path_of_the_api_is_unknown(path: str, has_bearer: bool) 
         *("/v1beta/models/%00", "/v1beta/models/a%5cb", "/gemini/../v1beta/models", "/nothing/a%7fb"),
     ],
 )
-def test_what_could_lead_elsewhere_stays_refused(path: str) -> None:
+def test_a_path_that_could_lead_elsewhere_is_still_refused(path: str) -> None:
     with pytest.raises(BadPath) as refused:
         find_route(path, has_bearer=False)
 
@@ -249,7 +249,7 @@ def test_what_could_lead_elsewhere_stays_refused(path: str) -> None:
         (f"/v1beta/models/{M}/generateContent", Oddity.MODEL),
     ],
 )
-def test_a_path_tells_what_is_odd_about_it(path: str, oddity: Oddity) -> None:
+def test_a_corrected_path_says_what_was_wrong(path: str, oddity: Oddity) -> None:
     assert find_route(path, has_bearer=False).oddity == oddity
 
 
@@ -276,7 +276,7 @@ def test_a_path_tells_what_is_odd_about_it(path: str, oddity: Oddity) -> None:
         ("/v1beta/openai/new/chat", False),
     ],
 )
-def test_only_what_can_be_a_call_of_a_model_spends_its_quota(path: str, is_expected: bool) -> None:
+def test_only_calls_of_a_model_use_its_quota(path: str, is_expected: bool) -> None:
     assert read_target(path, has_bearer=False).spends_quota is is_expected
 
 
@@ -306,7 +306,7 @@ PATHS = st.lists(PIECES, max_size=8).map(lambda pieces: "/" + "/".join(pieces))
 
 @given(path=PATHS, has_bearer=st.booleans())
 @settings(max_examples=500, deadline=None)
-def test_the_path_that_is_meant_means_itself(path: str, has_bearer: bool) -> None:
+def test_a_correct_path_stays_unchanged(path: str, has_bearer: bool) -> None:
     try:
         route = find_route(path, has_bearer=has_bearer)
     except BadPath:

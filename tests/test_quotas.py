@@ -118,7 +118,7 @@ def test_a_quota_with_a_limit_is_closed_and_due(name: str, value: int) -> None:
     assert state_of(quota_of(one, "")) == state_of(quota_of(two)) == (True, None, False)
 
 
-def test_a_quota_with_a_limit_is_looked_at_when_its_rest_is_over() -> None:
+def test_a_quota_with_a_limit_is_recomputed_when_its_cooldown_ends() -> None:
     [one] = add("one")
     limit(one, requests_per_day=10)
     exhaust(one, until=NOON + HOUR)
@@ -145,7 +145,7 @@ def test_a_quota_with_a_limit_whose_project_has_no_usable_key_does_not_open_by_i
     assert state_of(quota_of(one)) == (False, NOON + HOUR, False)
 
 
-def test_what_somebody_must_act_on_bars_a_quota_whatever_else_ends_by_itself() -> None:
+def test_an_open_ended_event_bars_a_quota_whatever_else_ends() -> None:
     [one] = add("one")
     exhaust(one, until=NOON + HOUR)
     exhaust(one, "", until=None, window=Window.CREDITS)
@@ -219,7 +219,7 @@ def test_more_than_a_chunk_of_projects_is_settled() -> None:
     assert Quota.objects.count() == 501
 
 
-def test_settling_a_hundred_projects_asks_no_more_than_settling_two(
+def test_recomputing_a_hundred_projects_needs_no_more_queries_than_two(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     add_keys([f"secret-{n:04}" for n in range(100)], NOON)
@@ -231,7 +231,7 @@ def test_settling_a_hundred_projects_asks_no_more_than_settling_two(
         Quota.objects.recompute(projects, NOON)
 
 
-def test_settling_nothing_asks_nothing(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_recomputing_nothing_needs_no_query(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(0):
         Quota.objects.recompute([], NOON, FLASH)
 
@@ -298,7 +298,7 @@ def test_a_limit_that_is_taken_away_opens_what_it_closed(service: Ledger, clocks
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_limit_of_no_requests_keeps_a_model_from_being_asked(service: Ledger, clocks: Clocks) -> None:
+def test_a_limit_of_0_makes_a_model_unavailable(service: Ledger, clocks: Clocks) -> None:
     [one] = add("one")
     limit(one, requests_per_minute=0)
 
@@ -346,7 +346,7 @@ def test_a_limit_set_by_hand_wins_over_what_google_reported(
     assert len(granted(service)) == counts
 
 
-def test_limits_are_set_where_they_were_meant_and_nowhere_else() -> None:
+def test_limits_are_set_only_for_the_given_quota() -> None:
     [one, two] = add("one", "two")
     limit(one, PRO, requests_per_day=7, input_tokens_per_minute=70)
 
@@ -362,7 +362,7 @@ def limits_of(quota: Quota, prefix: str = "") -> Limits:
     return Limits(**{name: getattr(quota, f"{prefix}{name}") for name in Limits._fields})
 
 
-def test_what_google_told_can_be_forgotten_and_what_was_set_by_hand_stays() -> None:
+def test_reported_limits_can_be_forgotten_and_manual_limits_stay() -> None:
     [one, two] = add("one", "two")
     for key in (one, two):
         limit(
@@ -394,7 +394,7 @@ def test_a_quota_of_which_all_is_forgotten_is_open() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_day_is_counted_anew_when_its_keys_did_more_than_was_known(service: Ledger, clocks: Clocks) -> None:
+def test_a_day_is_counted_again_if_its_keys_did_more_than_was_known(service: Ledger, clocks: Clocks) -> None:
     [one] = add("one")
     limit(one, requests_per_day=10)
     granted(service, at_most=2)
@@ -409,7 +409,7 @@ def test_a_day_is_counted_anew_when_its_keys_did_more_than_was_known(service: Le
 # A project without a name that turns out to be one with a name
 
 
-def test_what_is_known_goes_with_a_key_whose_project_becomes_known() -> None:
+def test_limits_follow_a_key_whose_project_becomes_known() -> None:
     [one] = add("one")
     limit(one, requests_per_day=7, learned_requests_per_minute=5, most_in_a_minute=4)
     use(quota_of(one), 100, 20)
@@ -429,7 +429,7 @@ def test_what_is_known_goes_with_a_key_whose_project_becomes_known() -> None:
     assert Project.objects.get() == one.project  # nothing is left of the other
 
 
-def test_what_is_known_of_the_named_project_wins() -> None:
+def test_the_limits_of_the_named_project_take_precedence() -> None:
     [one] = add("one", project="p1")
     [two] = add("two")
     limit(one, requests_per_day=1, learned_requests_per_minute=2, most_in_a_minute=3)
@@ -483,7 +483,7 @@ def test_the_minutes_of_both_projects_are_one() -> None:
     assert Use.objects.count() == 4
 
 
-def test_a_project_rests_with_what_joins_it_and_the_other_way_round() -> None:
+def test_a_project_and_a_key_that_joins_it_share_their_cooldowns() -> None:
     [one] = add("one", project="p1")
     [two] = add("two")
     exhaust(one, until=NOON + HOUR)
@@ -612,7 +612,7 @@ def test_its_answer_is_counted(service: Ledger, early_claim: Claim) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("fate", ["given back", "corrected", "refused", "bad", "nothing"])
-def test_whatever_becomes_of_it_the_minute_ends_with_nothing_in_it(
+def test_whatever_its_outcome_the_request_leaves_the_minute_window(
     service: Ledger, early_claim: Claim, clocks: Clocks, fate: str
 ) -> None:
     """It may stay in the minute window of the new project, but not for longer than a minute."""
@@ -641,7 +641,7 @@ def test_whatever_becomes_of_it_the_minute_ends_with_nothing_in_it(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_its_refusal_lets_the_new_project_rest(service: Ledger, early_claim: Claim) -> None:
+def test_its_refusal_limits_the_new_project(service: Ledger, early_claim: Claim) -> None:
     service.book_refusal(early_claim, Refusal(Window.MINUTE, limits=Limits(requests_per_minute=2)))
     service.close()
 
@@ -717,7 +717,7 @@ def test_every_project_has_a_quota_in_every_rotation_whichever_came_first() -> N
     assert Quota.objects.count() == 9
 
 
-def test_a_rotation_that_began_with_a_request_becomes_known_and_stays_so() -> None:
+def test_a_model_that_a_request_added_becomes_known_and_stays_known() -> None:
     GeminiModel.objects.begin(FLASH, is_known=False)
     before = GeminiModel.objects.get().is_known
 
@@ -737,7 +737,7 @@ def test_clients_begin_no_more_than_a_hundred_rotations() -> None:
     assert Quota.objects.count() == 101
 
 
-def test_what_google_told_of_a_model_always_has_room() -> None:
+def test_a_model_reported_by_google_can_always_be_added() -> None:
     [one] = add("one")
     for number in range(100):
         GeminiModel.objects.begin_if_room(f"model-{number}")
@@ -803,7 +803,7 @@ def test_the_last_request_of_a_day_that_finds_no_such_model_is_counted(service: 
 # Models that count as others
 
 
-def test_a_model_spends_its_own_quotas_unless_google_told_otherwise() -> None:
+def test_a_model_uses_its_own_quotas_unless_google_reported_otherwise() -> None:
     assert GeminiModel.objects.spent_by(FLASH, "") == FLASH
     assert GeminiModel.objects.spent_by(FLASH, FLASH) == FLASH
 
@@ -811,7 +811,7 @@ def test_a_model_spends_its_own_quotas_unless_google_told_otherwise() -> None:
     assert (rotation.counts_as, rotation.is_known) == ("", True)
 
 
-def test_a_model_that_counts_as_another_does_so_until_google_says_otherwise() -> None:
+def test_a_model_counts_as_another_until_google_reports_otherwise() -> None:
     add("one")
     before = GeminiModel.objects.spent_by(LATEST, FLASH)
     later = GeminiModel.objects.spent_by(LATEST, "")
@@ -850,7 +850,7 @@ def test_the_day_of_a_model_counts_the_answers_of_all_that_count_as_it(service: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refusal_that_names_another_model_lets_both_rest(service: Ledger, clocks: Clocks) -> None:
+def test_a_refusal_that_names_another_model_limits_both(service: Ledger, clocks: Clocks) -> None:
     [one] = add("one")
     refusal = Refusal(Window.DAY, None, 20, Limits(requests_per_day=20), FLASH)
 

@@ -102,7 +102,7 @@ def test_a_refusal_and_an_answer_are_counted_each(client: Client, gemini: FakeGe
     ids=["tokens", "minute", "day, short delay", "day, long delay", "bare", "limit 0", "depleted", "spending cap"],
 )
 @pytest.mark.parametrize("path", [GENERATE, STREAM, CHAT], ids=["native", "SSE", "OpenAI"])
-def test_each_kind_of_429_rests_the_key_for_its_time_and_the_next_answers(
+def test_each_kind_of_429_limits_the_key_for_its_time_and_the_next_key_answers(
     client: Client, gemini: FakeGemini, pool: Pool, *, reply: Reply, window: str, seconds: Any, path: str
 ) -> None:
     pool("one", "two")
@@ -124,7 +124,7 @@ def test_each_kind_of_429_rests_the_key_for_its_time_and_the_next_answers(
         assert abs(event.until - until) < timedelta(seconds=3)
 
 
-def test_a_refusal_rests_every_key_of_the_project_and_no_other(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_refusal_limits_every_key_of_the_project_and_no_other(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two", project="shared")
     pool("three")
     gemini.exhaust(ONE, TWO)
@@ -157,7 +157,7 @@ def test_a_refusal_to_count_tokens_leaves_the_model_alone(client: Client, gemini
 
 
 @pytest.mark.parametrize("path", ["/v1beta/models", "/v1beta/files"])
-def test_a_call_without_a_model_that_is_refused_rests_its_key_for_such_calls_alone(
+def test_a_refused_call_without_a_model_limits_its_key_only_for_such_calls(
     client: Client, gemini: FakeGemini, pool: Pool, path: str
 ) -> None:
     pool("one", "two")
@@ -174,7 +174,7 @@ def test_a_call_without_a_model_that_is_refused_rests_its_key_for_such_calls_alo
     assert set(gemini.secrets_seen[4:]) == {ONE, TWO}
 
 
-def test_a_key_without_credits_rests_for_every_model(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_key_without_credits_is_unavailable_for_every_model(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two")
     gemini.script(ONE, errors.depleted())
     ask(client)
@@ -186,7 +186,7 @@ def test_a_key_without_credits_rests_for_every_model(client: Client, gemini: Fak
     assert set(gemini.secrets_seen) == {TWO}
 
 
-def test_a_key_that_joins_a_project_shares_its_rest(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_key_that_joins_a_project_shares_its_cooldown(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", project="shared")
     [late] = pool("two")
     gemini.exhaust(ONE)
@@ -199,7 +199,9 @@ def test_a_key_that_joins_a_project_shares_its_rest(client: Client, gemini: Fake
     assert gemini.secrets_seen == [ONE, TWO]
 
 
-def test_a_rested_key_comes_back_and_is_first_in_the_rotation(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_key_returns_after_its_cooldown_and_is_first_in_the_rotation(
+    client: Client, gemini: FakeGemini, pool: Pool
+) -> None:
     pool("one", "two", "three")
     gemini.script(ONE, errors.bare_429())
     for _ in range(3):
@@ -212,7 +214,7 @@ def test_a_rested_key_comes_back_and_is_first_in_the_rotation(client: Client, ge
     assert gemini.secrets_seen == [ONE, TWO, THREE, TWO, ONE, THREE, TWO]
 
 
-def test_a_bare_refusal_rests_twice_as_long_each_time_and_an_answer_forgives(
+def test_a_refusal_without_a_reason_doubles_the_cooldown_until_an_answer(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one")
@@ -229,7 +231,7 @@ def test_a_bare_refusal_rests_twice_as_long_each_time_and_an_answer_forgives(
     assert retries_after == [60, 120, 240, 60]
 
 
-def test_a_bare_refusal_can_be_told_to_rest_for_the_day(
+def test_a_refusal_without_a_reason_can_exhaust_the_day(
     client: Client, gemini: FakeGemini, pool: Pool, service: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "bare_429_is_for_the_day", True)  # BARE_429=day
@@ -313,7 +315,7 @@ def test_a_bad_key_leaves_the_rotation_with_its_reason_and_the_next_answers(
     assert answers_by_secret() == {ONE: 1, TWO: 3}
 
 
-def test_a_pool_of_bad_keys_says_that_somebody_must_act(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_pool_of_bad_keys_reports_that_keys_must_be_revived(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one", "two")
     gemini.script(ONE, errors.leaked())
     gemini.script(TWO, errors.invalid_key())
@@ -344,7 +346,7 @@ def consumer(number: str) -> dict[str, Any]:
     ],
     ids=["suspended", "disabled", "blocked", "429", "error of the request"],
 )
-def test_an_error_that_names_the_project_tells_where_a_key_belongs(
+def test_an_error_that_names_the_project_sets_the_project_of_the_key(
     client: Client, gemini: FakeGemini, pool: Pool, reply: Reply, number: str
 ) -> None:
     [key, other] = pool("one", "two")
@@ -373,7 +375,7 @@ def test_a_project_that_a_person_named_is_believed_before_an_error(
     assert key.project.name == "ours"
 
 
-def test_keys_whose_errors_name_one_project_share_its_rests_from_then_on(
+def test_keys_whose_errors_name_one_project_share_its_cooldowns_from_then_on(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two", "three")
@@ -454,7 +456,7 @@ def test_an_error_larger_than_any_google_sends_still_goes_back_whole(
 
 @pytest.mark.parametrize("trouble", [errors.overloaded(), errors.internal(), errors.deadline()])
 @pytest.mark.parametrize(("names", "secrets"), [(["one"], [ONE, ONE]), (["one", "two"], [ONE, TWO])])
-def test_a_troubled_upstream_is_asked_again_with_the_key_whose_turn_it_is(
+def test_an_overloaded_upstream_is_retried_with_the_next_key(
     client: Client, gemini: FakeGemini, pool: Pool, *, trouble: Reply, names: list[str], secrets: list[str]
 ) -> None:
     pool(*names)
@@ -470,7 +472,7 @@ def test_a_troubled_upstream_is_asked_again_with_the_key_whose_turn_it_is(
 
 
 @pytest.mark.parametrize("trouble", [errors.overloaded(), errors.internal(), errors.deadline()])
-def test_an_upstream_that_stays_in_trouble_is_asked_three_times_and_its_word_handed_on(
+def test_an_upstream_that_stays_overloaded_is_tried_three_times_and_its_answer_passed_on(
     client: Client, gemini: FakeGemini, pool: Pool, trouble: Reply
 ) -> None:
     pool("one", "two")
@@ -487,7 +489,9 @@ def test_an_upstream_that_stays_in_trouble_is_asked_three_times_and_its_word_han
 @pytest.mark.parametrize(
     "path", [UPLOAD, INTERACTIONS, "/v1beta/batches", "/v1beta/openai/batches", "/v1beta/models/m:predict"]
 )
-def test_what_is_not_safe_to_repeat_is_not_repeated(client: Client, gemini: FakeGemini, pool: Pool, path: str) -> None:
+def test_requests_that_are_not_safe_to_retry_are_not_retried(
+    client: Client, gemini: FakeGemini, pool: Pool, path: str
+) -> None:
     pool("one", "two")
     gemini.script("*", *[errors.overloaded()] * 2)
 
@@ -511,7 +515,7 @@ def test_an_upstream_out_of_reach_is_a_502_in_geminis_shape(client: Client, pool
     assert (quota.minute_requests, quota.minute_tokens, quota.day_requests) == (0, 0, 0)
 
 
-def test_what_never_reached_google_costs_no_limit(
+def test_a_request_that_never_reached_google_uses_no_quota(
     client: Client, gemini: FakeGemini, pool: Pool, *, replace_upstream: ReplaceUpstream, settings: Settings
 ) -> None:
     settings.MAX_WAIT_SECONDS = 0
@@ -540,7 +544,7 @@ def test_a_model_that_google_does_not_know_leaves_nothing_behind(
     assert not Use.objects.exists()
 
 
-def test_an_upstream_that_says_nothing_is_a_504_and_not_asked_twice(
+def test_a_silent_upstream_is_a_504_without_a_retry(
     client: Client, gemini: FakeGemini, pool: Pool, short_patience: None
 ) -> None:
     pool("one", "two")
@@ -554,7 +558,7 @@ def test_an_upstream_that_says_nothing_is_a_504_and_not_asked_twice(
     assert usage_of_today() == {"answers": 1, "errors": 1}
 
 
-def test_a_connection_lost_before_the_answer_is_a_502_and_not_asked_twice(
+def test_a_connection_lost_before_the_answer_is_a_502_without_a_retry(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two")
@@ -630,7 +634,7 @@ def test_fail_overs_end_when_the_time_for_the_request_is_up(
 # No key left
 
 
-def test_a_pool_at_rest_says_in_words_and_in_machine_form_when_the_first_key_comes_back(
+def test_a_limited_pool_reports_when_the_first_key_is_available_again(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two")
@@ -650,7 +654,7 @@ def test_a_pool_at_rest_says_in_words_and_in_machine_form_when_the_first_key_com
     assert len(gemini.seen) == 2
 
 
-def test_clients_are_told_not_to_wait_when_the_rest_is_long(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_clients_are_told_not_to_retry_if_the_wait_is_long(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     gemini.exhaust(ONE)
 
@@ -661,7 +665,7 @@ def test_clients_are_told_not_to_wait_when_the_rest_is_long(client: Client, gemi
     assert "in 19 hours 34 minutes" in error_in(response)["message"]
 
 
-def test_the_status_of_a_pool_at_rest_can_be_429(
+def test_the_status_of_a_limited_pool_can_be_429(
     client: Client, gemini: FakeGemini, pool: Pool, settings: Settings
 ) -> None:
     settings.EXHAUSTED_STATUS = 429
@@ -674,7 +678,7 @@ def test_the_status_of_a_pool_at_rest_can_be_429(
     assert error_in(response)["status"] == "RESOURCE_EXHAUSTED"
 
 
-def test_a_pool_whose_keys_rest_for_a_blink_does_not_wait_for_somebody(
+def test_a_pool_that_is_limited_very_briefly_still_reports_a_time(
     client: Client, gemini: FakeGemini, pool: Pool
 ) -> None:
     pool("one", "two")
@@ -688,7 +692,7 @@ def test_a_pool_whose_keys_rest_for_a_blink_does_not_wait_for_somebody(
     assert ask(client).status_code == 200
 
 
-def test_a_pool_that_waits_for_somebody_names_no_time(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+def test_a_pool_that_must_be_revived_manually_reports_no_time(client: Client, gemini: FakeGemini, pool: Pool) -> None:
     pool("one")
     gemini.script(ONE, errors.depleted())
 
@@ -1133,7 +1137,7 @@ def test_requests_that_can_be_no_call_of_a_model_spend_nothing_of_its_quota(
 
 
 @pytest.mark.parametrize("trouble", [errors.overloaded(), Reply(503, b"<html>", {"Content-Type": "text/html"})])
-def test_an_api_that_is_troubled_by_no_call_of_a_model_lets_no_model_rest(
+def test_an_error_for_a_call_without_a_model_limits_no_model(
     client: Client, gemini: FakeGemini, pool: Pool, trouble: Reply
 ) -> None:
     pool("one")

@@ -143,7 +143,7 @@ FAILURES: dict[str, Callable[[str], list[Reply | Fault]]] = {
 @pytest.mark.parametrize("packs", ["gzip", "identity"])
 @pytest.mark.parametrize("path", [GENERATE, STREAM, CHAT], ids=["native", "SSE", "OpenAI"])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_whatever_the_upstream_says_neither_key_nor_token_comes_out(
+def test_no_upstream_answer_reveals_a_key_or_the_token(
     gemini: FakeGemini,
     secret: str,
     lines: Lines,
@@ -196,7 +196,7 @@ def test_a_key_cut_in_two_by_a_stream_does_not_come_out(
     assert body.endswith(b' has been suspended."}}\r\n\r\n')
 
 
-def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
+def test_our_own_failure_reveals_neither_key_nor_token(
     gemini: FakeGemini, secret: str, lines: Lines, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -223,7 +223,7 @@ def test_neither_key_nor_token_comes_out_when_we_fail_ourselves(
 
 
 @pytest.mark.parametrize("trouble", ["nobody there", "hang", "exhausted", "wrong token", "odd path", "too large"])
-def test_neither_key_nor_token_comes_out_with_errors_of_our_own(
+def test_our_own_errors_reveal_neither_key_nor_token(
     gemini: FakeGemini,
     secret: str,
     lines: Lines,
@@ -256,7 +256,7 @@ def test_neither_key_nor_token_comes_out_with_errors_of_our_own(
     assert leaks(lines.said()) == []
 
 
-def test_neither_key_nor_token_comes_out_while_the_database_is_locked(
+def test_a_locked_database_reveals_neither_key_nor_token(
     gemini: FakeGemini, secret: str, lines: Lines, impatient: Ledger
 ) -> None:
     with locked_database():

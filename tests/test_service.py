@@ -80,7 +80,7 @@ def test_it_warns_of_the_well_known_token_and_only_of_that(tmp_path: Path, gemin
     assert own_token not in said_with_own
 
 
-def test_it_starts_with_the_keys_that_are_whole_and_tells_what_is_not(tmp_path: Path, gemini: FakeGemini) -> None:
+def test_it_starts_with_the_complete_keys_and_reports_the_others(tmp_path: Path, gemini: FakeGemini) -> None:
     with Service(tmp_path, gemini, secrets=[SECRETS[0], "AIzaTooShort", f"Anna: {SECRETS[1]}"]) as service:
         (tmp_path / "key.txt").chmod(0o644)
         service.start().wait_until_ready()
@@ -107,7 +107,7 @@ def test_it_starts_without_keys_and_says_what_to_do(tmp_path: Path, gemini: Fake
     assert "Add keys" in answer.json()["error"]["message"]
 
 
-def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path, gemini: FakeGemini) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path: Path, gemini: FakeGemini) -> None:
     with Service(tmp_path, gemini) as service, socket.socket() as other:
         other.bind(("127.0.0.1", service.port))
         other.listen()
@@ -135,7 +135,7 @@ def test_it_listens_at_several_addresses(tmp_path: Path, gemini: FakeGemini) -> 
         assert f"base URL {service.url}," in service.output
 
 
-def test_it_is_ready_for_everybody_who_asks_at_once(service: Service) -> None:
+def test_it_answers_many_readiness_checks_at_once(service: Service) -> None:
     # Nobody else has the database open: each of these opens and closes it, which SQLite does under a lock of its own.
     with ThreadPoolExecutor(6) as threads:
         answers = Counter(answer.text for answer in threads.map(requests.get, [f"{service.url}/readyz"] * 300))

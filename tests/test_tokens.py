@@ -173,7 +173,7 @@ def test_each_form_of_usage_is_read(usage: dict[str, Any], tokens: Tokens) -> No
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_a_model_says_about_usage_does_not_count(text: str) -> None:
+def test_usage_in_the_text_of_a_model_does_not_count(text: str) -> None:
     assert read([json.dumps({"text": text}).encode()]) == Tokens()
 
 

@@ -76,7 +76,7 @@ def test_translations_keep_what_is_filled_in() -> None:
             assert sorted(PLACEHOLDER.findall(entry.translated)) == wanted, entry.text
 
 
-def test_what_is_compiled_says_the_same() -> None:
+def test_the_compiled_translations_are_up_to_date() -> None:
     with (ROOT / PO.with_suffix(".mo")).open("rb") as file:
         compiled = GNUTranslations(file)
 
@@ -98,7 +98,7 @@ def test_every_text_in_python_is_among_them() -> None:
 
 
 @pytest.mark.skipif(shutil.which("xgettext") is None, reason="There is no xgettext here: apt-get install gettext.")
-def test_what_is_extracted_is_what_is_translated(tmp_path: Path) -> None:
+def test_every_extracted_text_is_translated(tmp_path: Path) -> None:
     for folder in ("keymanager", "proxy", "templates"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
     shutil.copy(ROOT / "manage.py", tmp_path)
@@ -146,7 +146,7 @@ PAGES = {
 
 
 @pytest.mark.parametrize(("name", "words"), PAGES.items())
-def test_a_page_speaks_the_language_of_the_browser(person: Client, name: str, words: str) -> None:
+def test_a_page_is_in_the_language_of_the_browser(person: Client, name: str, words: str) -> None:
     response = person.get(reverse(name))
 
     page = response.content.decode()
@@ -156,14 +156,14 @@ def test_a_page_speaks_the_language_of_the_browser(person: Client, name: str, wo
     assert "Gemini 密钥管理器" in page
 
 
-def test_the_page_of_a_key_speaks_chinese(person: Client) -> None:
+def test_the_page_of_a_key_is_in_chinese(person: Client) -> None:
     key = ApiKey.objects.get()
 
     assert f"密钥 {key.pk} …0one" in person.get(reverse("proxy:key", args=[key.pk])).content.decode()
     assert "向 Google 检查" in person.get(reverse("admin:proxy_apikey_change", args=[key.pk])).content.decode()
 
 
-def test_the_language_can_be_chosen_whatever_the_browser_says(person: Client) -> None:
+def test_the_language_can_be_chosen_whatever_the_browser_prefers(person: Client) -> None:
     person.post(reverse("set_language"), {"language": "en", "next": "/dashboard/"})
     assert 'lang="en"' in person.get("/dashboard/").content.decode()
 
@@ -196,7 +196,7 @@ def test_errors_for_clients_stay_english(transactional_db: None) -> None:
     ],
     ids=["LANG", "LC_ALL", "LANGUAGE", "LC_ALL wins", "German", "none"],
 )
-def test_a_command_speaks_the_language_of_the_terminal(tmp_path: Path, variables: dict[str, str], words: str) -> None:
+def test_a_command_uses_the_language_of_the_terminal(tmp_path: Path, variables: dict[str, str], words: str) -> None:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     own = {"DATA_DIR": str(tmp_path), "LOG_DIR": "", "SECRET_KEY": "x", "PYTHONUTF8": "1"}
     command = [sys.executable, "manage.py", "importkeys", "nothing.txt"]
@@ -217,7 +217,7 @@ def test_the_help_of_a_command_is_translated(settings: Settings, capsys: pytest.
 
 
 @pytest.mark.django_db
-def test_what_a_command_reports_is_translated_and_the_language_is_not_left_behind(
+def test_the_output_of_a_command_is_translated_and_the_language_is_reset(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.TERMINAL_LANGUAGE = "zh-hans"

@@ -139,7 +139,7 @@ def test_two_credentials_of_a_client_are_replaced_by_one(gemini: FakeGemini, ups
 
 
 @pytest.mark.parametrize("name", STAYS_BEHIND)
-def test_what_ends_here_or_tells_about_the_client_stays_behind(
+def test_hop_by_hop_headers_and_those_about_the_client_are_not_sent(
     gemini: FakeGemini, upstream: Upstream, name: str
 ) -> None:
     content_of(upstream.send(call(headers=[(name, "tell-tale"), ("X-Kept", "1")]), ONE))
@@ -149,15 +149,13 @@ def test_what_ends_here_or_tells_about_the_client_stays_behind(
 
 
 @pytest.mark.parametrize("name", ADDED_ON_THE_WAY)
-def test_what_common_front_servers_and_tracers_add_stays_behind_too(
-    gemini: FakeGemini, upstream: Upstream, name: str
-) -> None:
+def test_headers_of_front_servers_and_tracers_are_not_sent(gemini: FakeGemini, upstream: Upstream, name: str) -> None:
     content_of(upstream.send(call(headers=[(name, "tell-tale")]), ONE))
 
     assert "tell-tale" not in repr(gemini.seen)
 
 
-def test_what_the_connection_header_names_stays_behind(gemini: FakeGemini, upstream: Upstream) -> None:
+def test_headers_named_by_connection_are_not_sent(gemini: FakeGemini, upstream: Upstream) -> None:
     headers = [("Connection", "close, X-Hop"), ("X-Hop", "tell-tale"), ("X-Kept", "1")]
 
     content_of(upstream.send(call(headers=headers), ONE))
@@ -174,7 +172,7 @@ def test_a_client_cannot_name_our_credential_away(gemini: FakeGemini, upstream: 
     content_of(answer)
 
 
-def test_what_the_client_says_of_its_body_and_itself_travels(gemini: FakeGemini, upstream: Upstream) -> None:
+def test_headers_about_the_body_and_the_client_library_are_sent(gemini: FakeGemini, upstream: Upstream) -> None:
     said = [
         ("Content-Type", "application/json; charset=utf-8"),
         ("Content-Encoding", "gzip"),
@@ -216,7 +214,7 @@ def test_nothing_is_made_up_about_the_client(gemini: FakeGemini, upstream: Upstr
         ("gzip; q=0.0", "identity"),
     ],
 )
-def test_of_the_encodings_that_a_client_takes_only_gzip_is_asked_for(
+def test_of_the_encodings_that_a_client_accepts_only_gzip_is_requested(
     gemini: FakeGemini, upstream: Upstream, offered: str | None, sent: str
 ) -> None:
     headers = [("Accept-Encoding", offered)] if offered else []
@@ -310,7 +308,7 @@ def test_a_request_without_a_body_names_no_length(gemini: FakeGemini, upstream: 
     has_extension=st.booleans(),
     has_trailer=st.booleans(),
 )
-def test_any_body_however_chunked_comes_out_byte_for_byte(
+def test_any_body_however_chunked_arrives_byte_for_byte(
     raw: RawUpstream, raw_upstream: Upstream, *, pieces: list[bytes], has_extension: bool, has_trailer: bool
 ) -> None:
     framed = b"".join(b"%X%b\r\n%b\r\n" % (len(piece), b" ;x=y" if has_extension else b"", piece) for piece in pieces)
@@ -361,9 +359,7 @@ def test_a_piece_is_handed_on_before_the_next_has_come(raw: RawUpstream, raw_ups
         CHUNKED + b"5\r\nhello\r\n" + b"0" * 20_000,
     ],
 )
-def test_an_answer_that_ends_too_early_or_makes_no_sense_breaks_off(
-    raw: RawUpstream, raw_upstream: Upstream, answered: bytes
-) -> None:
+def test_an_incomplete_or_invalid_answer_is_cut_off(raw: RawUpstream, raw_upstream: Upstream, answered: bytes) -> None:
     raw.script(answered)
     answer = raw_upstream.send(call(), ONE)
 
@@ -393,7 +389,7 @@ def test_an_answer_that_ends_too_early_or_makes_no_sense_breaks_off(
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000,
     ],
 )
-def test_what_is_no_clear_answer_is_none(raw: RawUpstream, raw_upstream: Upstream, answered: bytes) -> None:
+def test_an_ambiguous_answer_is_an_error(raw: RawUpstream, raw_upstream: Upstream, answered: bytes) -> None:
     raw.script(answered)
 
     with pytest.raises(AnswerLost) as lost:
@@ -403,7 +399,7 @@ def test_what_is_no_clear_answer_is_none(raw: RawUpstream, raw_upstream: Upstrea
     assert len(raw.requests) == 1
 
 
-def test_an_answer_that_ends_with_its_connection_comes_whole(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_an_answer_that_ends_with_its_connection_is_complete(raw: RawUpstream, raw_upstream: Upstream) -> None:
     raw.script(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nhel", b"lo")
     answer = raw_upstream.send(call(), ONE)
     raw.go_on()
@@ -434,7 +430,7 @@ def test_an_answer_that_comes_before_the_whole_request_was_read_is_the_answer(
     assert (answer.status, content_of(answer)) == (413, b"too large")
 
 
-def test_every_header_of_the_answer_comes_back_but_those_that_end_here(
+def test_every_header_of_the_answer_is_passed_on_except_hop_by_hop_headers(
     raw: RawUpstream, raw_upstream: Upstream
 ) -> None:
     raw.script(
@@ -456,7 +452,9 @@ def test_every_header_of_the_answer_comes_back_but_those_that_end_here(
     ]
 
 
-def test_what_the_answers_connection_header_names_stays_behind(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_headers_named_by_the_answers_connection_header_are_not_passed_on(
+    raw: RawUpstream, raw_upstream: Upstream
+) -> None:
     raw.script(b"HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok")
 
     answer = raw_upstream.send(call(), ONE)
@@ -474,7 +472,7 @@ def test_a_length_beside_chunks_is_not_handed_on(raw: RawUpstream, raw_upstream:
     assert answer.headers == []
 
 
-def test_a_length_told_twice_is_handed_on_once(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_a_repeated_content_length_is_passed_on_once(raw: RawUpstream, raw_upstream: Upstream) -> None:
     raw.script(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok")
 
     answer = raw_upstream.send(call(), ONE)
@@ -506,7 +504,9 @@ def test_a_secret_cut_in_two_by_a_stream_is_masked(raw: RawUpstream, raw_upstrea
 
 
 @pytest.mark.parametrize("tail", [b"A", b"AI", b"AIza", b"AIzaBook", ONE[:-1].encode()])
-def test_what_only_begins_like_a_secret_passes(raw: RawUpstream, raw_upstream: Upstream, tail: bytes) -> None:
+def test_text_that_only_starts_like_a_secret_is_not_masked(
+    raw: RawUpstream, raw_upstream: Upstream, tail: bytes
+) -> None:
     raw.script(CHUNKED + chunk(b"data: " + tail), chunk(b"!") + b"0\r\n\r\n")
     answer = raw_upstream.send(call(STREAM), ONE)
     raw.go_on()
@@ -578,7 +578,7 @@ def test_an_error_is_read_in_clear_and_handed_on_as_it_came(
 
 
 @pytest.mark.parametrize("packs", [True, False], ids=["gzip", "plain"])
-def test_an_error_of_many_megabytes_comes_whole(raw: RawUpstream, raw_upstream: Upstream, packs: bool) -> None:
+def test_an_error_of_many_megabytes_arrives_complete(raw: RawUpstream, raw_upstream: Upstream, packs: bool) -> None:
     page = os.urandom(3_000_000)
     body = gzip.compress(page, 1) if packs else page
     encoding = b"Content-Encoding: gzip\r\n" if packs else b""
@@ -677,9 +677,7 @@ def decompress_all(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("status", [200, 403, 500])
 @pytest.mark.parametrize("name", PACKED_SECRETS)
-def test_a_secret_comes_out_of_no_compressed_body(
-    raw: RawUpstream, raw_upstream: Upstream, name: str, status: int
-) -> None:
+def test_no_compressed_body_reveals_a_secret(raw: RawUpstream, raw_upstream: Upstream, name: str, status: int) -> None:
     encoding, body = PACKED_SECRETS[name]
     head = b"HTTP/1.1 %d Odd\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
     raw.script(head % (status, encoding, len(body)) + body)
@@ -698,7 +696,7 @@ def test_a_secret_comes_out_of_no_compressed_body(
 @pytest.mark.parametrize("status", [200, 403])
 @pytest.mark.parametrize("tail", [b"", b"garbage", bytes(512), b"\x1f"], ids=["nothing", "garbage", "zeros", "half"])
 @pytest.mark.parametrize("content", [members(b'{"a": ', b'"b"}'), members(b"", b"", b"{}")], ids=["two", "three"])
-def test_an_answer_of_several_members_comes_whole_with_what_follows_them(
+def test_an_answer_of_several_members_arrives_with_the_data_after_them(
     raw: RawUpstream, raw_upstream: Upstream, content: bytes, tail: bytes, status: int
 ) -> None:
     body = content + tail
@@ -710,7 +708,7 @@ def test_an_answer_of_several_members_comes_whole_with_what_follows_them(
     assert answer.error == (b"" if status == 200 else gzip.decompress(content))
 
 
-def test_a_429_in_an_encoding_that_nobody_asked_for_still_is_one(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_a_429_in_an_unrequested_encoding_is_still_a_429(raw: RawUpstream, raw_upstream: Upstream) -> None:
     raw.script(b"HTTP/1.1 429 Odd\r\nContent-Encoding: br\r\nContent-Length: 5\r\n\r\n\x0b\x02\x80{}\x03")
 
     answer = raw_upstream.send(call(), ONE)
@@ -814,7 +812,7 @@ def test_trailers_without_end_break_the_answer_off(raw: RawUpstream, raw_upstrea
     assert content_of(raw_upstream.send(call(), ONE)) == b"ok"
 
 
-def test_an_answer_in_chunks_of_one_byte_comes_whole(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_an_answer_in_chunks_of_one_byte_arrives_complete(raw: RawUpstream, raw_upstream: Upstream) -> None:
     content = bytes(range(33, 127)) * 2_000
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
     raw.script(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
@@ -822,7 +820,7 @@ def test_an_answer_in_chunks_of_one_byte_comes_whole(raw: RawUpstream, raw_upstr
     assert content_of(raw_upstream.send(call(), ONE)) == content
 
 
-def test_what_an_idle_connection_says_unasked_is_no_answer(raw: RawUpstream, raw_upstream: Upstream) -> None:
+def test_unrequested_data_on_an_idle_connection_is_not_an_answer(raw: RawUpstream, raw_upstream: Upstream) -> None:
     raw.script(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", raw.KEEP)
     raw.script(OK, raw.KEEP)
     content_of(raw_upstream.send(call(), ONE))
@@ -893,7 +891,7 @@ def test_answers_do_not_mix_with_many_threads_at_once(gemini: FakeGemini, upstre
     assert wrong == []
 
 
-def test_nobody_there_means_that_nothing_was_sent() -> None:
+def test_a_refused_connection_means_that_nothing_was_sent() -> None:
     upstream = Upstream(f"http://127.0.0.1:{nobodys_port()}", connect_seconds=1, read_seconds=1)
 
     with pytest.raises(UpstreamUnreachable):
@@ -973,7 +971,7 @@ def test_a_tls_connection_carries_one_answer_after_another(tmp_path: Path, monke
 
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["not trusted", "of another host"])
-def test_the_secret_goes_to_nobody_without_a_good_certificate(
+def test_the_secret_is_never_sent_without_a_valid_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     certificate = make_certificate(tmp_path / "tls.pem", address)

@@ -234,7 +234,7 @@ def test_counts_come_on_top_of_what_was_answered_here() -> None:
 
 
 @pytest.mark.django_db
-def test_a_later_state_that_tells_the_models_counts_no_answer_twice() -> None:
+def test_a_later_file_with_models_counts_no_answer_twice() -> None:
     """Twelve answers were in the file, and later one more: thirteen, even if the later file names their models."""
     add_keys([ONE], NOON)
     take_over({"date": "2026-11-24", "counts": {ONE: 12}, "exhausted_keys": []})

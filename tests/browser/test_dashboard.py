@@ -122,7 +122,7 @@ def test_a_page_is_narrowed_to_a_project_or_a_key_and_widened_again(page: Page) 
     expect(keys_tried).to_have_count(page.locator("#requests tbody tr").count())
 
 
-def test_what_makes_no_sense_in_an_address_is_reported(page: Page) -> None:
+def test_invalid_parameters_in_an_address_are_reported(page: Page) -> None:
     page.goto("/dashboard/?range=yesterday&project=999999")
 
     expect(page.get_by_role("alert")).to_have_text("There is no such range. There is no such project.")
@@ -251,7 +251,9 @@ def test_the_language_is_changed_and_changed_back_on_the_same_page(page: Page) -
         assert asked(page) == {"range": "7d", "model": FLASH}
 
 
-def test_every_page_says_the_same_without_javascript(browser: Browser, demo: Service, session: StorageState) -> None:
+def test_every_page_has_the_same_data_without_javascript(
+    browser: Browser, demo: Service, session: StorageState
+) -> None:
     with looking(browser, demo.url, storage_state=session, java_script_enabled=False) as page:
         for name, address in PAGES.items():
             page.goto(address)

@@ -11,7 +11,7 @@ ONE = fake_secret("service-key-1")
 PRO = "gemini-2.5-pro"
 
 
-def test_what_google_told_is_seen_and_a_limit_set_by_hand_wins(
+def test_limits_reported_by_google_are_shown_and_manual_limits_take_precedence(
     page: Page, service: Service, gemini: FakeGemini
 ) -> None:
     gemini.script(ONE, errors.quota_exceeded(FLASH, errors.Violation(errors.PER_DAY, 20), delay_seconds=30_000))
@@ -29,7 +29,7 @@ def test_what_google_told_is_seen_and_a_limit_set_by_hand_wins(
     expect(row).to_contain_text("● available")
 
 
-def test_a_limit_is_set_for_a_model_that_nobody_asked_for_yet(page: Page, service: Service, gemini: FakeGemini) -> None:
+def test_a_limit_is_set_for_a_model_that_was_never_requested(page: Page, service: Service, gemini: FakeGemini) -> None:
     page.goto("/admin/proxy/apikey/")
     page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}").get_by_role("link", name="unknown").click()
     page.locator("input[name=quotas-0-model_name]").fill(f"models/{PRO}")

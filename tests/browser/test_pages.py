@@ -45,7 +45,7 @@ def test_keys_are_pasted_used_disabled_revived_and_deleted(page: Page, service: 
     expect(page.locator("#result_list").get_by_role("link", name=f"…{SECOND[-4:]}")).to_have_count(0)
 
 
-def test_what_is_no_key_is_told_by_its_line_and_nothing_is_added(page: Page) -> None:
+def test_lines_that_are_not_keys_are_reported_and_nothing_is_added(page: Page) -> None:
     page.goto("/admin/proxy/apikey/add/")
     page.get_by_label("API keys:").fill(f"{NEW}\nthis is a sentence\n")
 
@@ -68,9 +68,7 @@ def test_a_bad_key_is_found_by_a_check_and_said_in_words(page: Page, gemini: Fak
     assert (figure(page, "usable keys"), figure(page, "bad keys")) == ("1", "4")
 
 
-def test_the_dashboard_tells_what_was_used_and_what_is_exhausted(
-    page: Page, service: Service, gemini: FakeGemini
-) -> None:
+def test_the_dashboard_shows_usage_and_exhaustion(page: Page, service: Service, gemini: FakeGemini) -> None:
     gemini.exhaust(fake_secret("service-key-1"), model=FLASH)
     for _ in range(6):
         assert service.ask().status_code == 200

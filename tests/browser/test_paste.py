@@ -28,7 +28,7 @@ def test_keys_are_shown_masked_before_they_are_added(page: Page) -> None:
     expect(page.get_by_text("2 added, 1 known, 1 malformed (line 2).")).to_be_visible()
 
 
-def test_nobody_adds_what_there_was_no_time_to_read(page: Page) -> None:
+def test_a_click_just_after_the_preview_appears_adds_nothing(page: Page) -> None:
     page.clock.install(time=0)
     page.goto("/admin/proxy/apikey/add/")
     page.clock.pause_at(60_000)
@@ -56,7 +56,7 @@ def test_the_preview_follows_what_is_typed(page: Page) -> None:
     expect(page.get_by_text("0 would be added, 1 known, 0 malformed.")).to_be_visible()
 
 
-def test_a_preview_that_does_not_come_stands_in_nobodys_way(page: Page) -> None:
+def test_keys_can_be_added_without_the_preview(page: Page) -> None:
     page.route("**/preview/", lambda route: route.fulfill(status=200, body="<p>something else</p>"))
     page.goto("/admin/proxy/apikey/add/")
     put(page, NEW)

@@ -44,7 +44,7 @@ def test_two_workers_learn_limits_from_a_burst_that_is_sent_at_once_and_never_pa
     assert len(gemini.decisions) == unknown
 
 
-def test_an_unknown_limit_makes_nobody_wait(own_service: Service, gemini: FakeGemini) -> None:
+def test_an_unknown_limit_makes_no_request_wait(own_service: Service, gemini: FakeGemini) -> None:
     """Sixty requests at once with one key: all reach Google before the first is answered."""
     gemini.hold_heads = Event()
     with ThreadPoolExecutor(60) as threads:
@@ -68,7 +68,9 @@ def test_a_request_waits_for_its_key(own_service: Service, gemini: FakeGemini) -
     assert 0.8 < float(answer.headers["X-Waited-Seconds"]) < 10
 
 
-def test_a_client_that_leaves_while_it_waits_is_not_asked_for(own_service: Service, gemini: FakeGemini) -> None:
+def test_a_client_that_disconnects_while_waiting_sends_nothing_to_google(
+    own_service: Service, gemini: FakeGemini
+) -> None:
     gemini.script("*", back_in(2.0))
     with own_service.connect() as connection:
         connection.sendall(own_service.head("Content-Length: 2") + b"{}")

@@ -62,7 +62,7 @@ def test_small_chunks_and_their_trailers_make_one_body(service: Service, gemini:
     assert gemini.seen[0].body == b'{"a": 1}'
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(service: Service, gemini: FakeGemini) -> None:
+def test_a_body_declared_too_large_is_refused_before_it_is_sent(service: Service, gemini: FakeGemini) -> None:
     with service.connect() as connection:
         connection.sendall(service.head(f"Content-Length: {101 * 1024 * 1024}"))
         answer = connection.recv(65_536)
@@ -86,7 +86,7 @@ def test_a_client_that_sends_too_much_reads_why_it_was_refused(
     assert len(gemini.seen) == 1
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on(service: Service, gemini: FakeGemini) -> None:
+def test_a_client_that_expects_100_continue_gets_it(service: Service, gemini: FakeGemini) -> None:
     with service.connect() as connection:
         connection.sendall(service.head("Content-Length: 2", "Expect: 100-continue", "Connection: close"))
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")
@@ -97,7 +97,7 @@ def test_a_client_that_asks_before_it_sends_is_told_to_go_on(service: Service, g
     assert gemini.seen[0].body == b"{}"
 
 
-def test_slow_uploads_delay_nobody_and_arrive(service: Service, gemini: FakeGemini) -> None:
+def test_slow_uploads_arrive_and_delay_no_other_request(service: Service, gemini: FakeGemini) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(service.connect()) for _ in range(20)]
         for connection in slow:
