@@ -1,7 +1,7 @@
 """Forms that add and change keys."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.utils.translation import gettext as _
@@ -10,13 +10,8 @@ from django.utils.translation import gettext_lazy
 from proxy.models import ApiKey
 from proxy.pool.key_file import KeyLines, read_keys
 
-if TYPE_CHECKING:  # Django's class is generic only in the stubs
-    KeyForm = forms.ModelForm[ApiKey]
-else:
-    KeyForm = forms.ModelForm
 
-
-class ChangeKeyForm(KeyForm):
+class ChangeKeyForm(forms.ModelForm[ApiKey]):
     """A key's name, and its project's name."""
 
     project_name = forms.CharField(

@@ -1,7 +1,7 @@
 """The admin of keys: add, name, assign to a project, check, enable, disable, revive, delete."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, DELETION
@@ -31,11 +31,6 @@ from proxy.pool.key_check import Verdict, check_keys
 from proxy.pool.key_file import KeyLines
 from proxy.pool.summary import malformed_warning, odd_warning, summary
 
-if TYPE_CHECKING:  # Django's class is generic only in the stubs
-    KeyAdmin = admin.ModelAdmin[ApiKey]
-else:
-    KeyAdmin = admin.ModelAdmin
-
 _LEVELS = {Verdict.GOOD: messages.SUCCESS, Verdict.BAD: messages.ERROR, Verdict.UNKNOWN: messages.WARNING}
 
 
@@ -50,7 +45,7 @@ def _admin_action(action: KeyAction) -> Callable[..., None]:
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(KeyAdmin):
+class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
     """Keys, always masked."""
 
     list_display = ["label_shown", "project_shown", "state_shown", "answers_today", "last_used"]

@@ -1,6 +1,6 @@
 """The admin of usage and exhaustion events, which are read-only."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -9,13 +9,8 @@ from django.utils.translation import gettext_lazy
 
 from proxy.models import DailyUsage, ExhaustionEvent
 
-if TYPE_CHECKING:  # Django's class is generic only in the stubs
-    UsageAdmin = admin.ModelAdmin[Any]
-else:
-    UsageAdmin = admin.ModelAdmin
 
-
-class LedgerAdmin(UsageAdmin):
+class LedgerAdmin(admin.ModelAdmin[Any]):
     """Rows that only the service writes. People can read and filter them."""
 
     list_per_page = 100

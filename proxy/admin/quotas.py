@@ -1,6 +1,6 @@
 """The admin of limits: those reported by Google, and those that people set, which take precedence."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.conf import settings
@@ -20,16 +20,6 @@ from proxy.dashboard.reports import today
 from proxy.gemini.quota_day import next_reset
 from proxy.models import GeminiModel, Project, Quota
 from proxy.models.quotas import SET_NAMES
-
-if TYPE_CHECKING:  # Django's classes are generic only in the stubs
-    QuotaModelAdmin = admin.ModelAdmin[Quota]
-    ProjectModelAdmin = admin.ModelAdmin[Project]
-    QuotaTabularInline = admin.TabularInline[Quota, Project]
-    QuotaModelForm = forms.ModelForm[Quota]
-else:
-    QuotaModelForm = forms.ModelForm
-    QuotaModelAdmin = ProjectModelAdmin = admin.ModelAdmin
-    QuotaTabularInline = admin.TabularInline
 
 
 @admin.display(description=gettext_lazy("reported by Google"))
@@ -81,7 +71,7 @@ def keys_of(project: Project) -> str:
     return _("%(keys)s and %(count)d more") % {"keys": shown, "count": len(labels) - 5} if len(labels) > 5 else shown
 
 
-class LimitsForm(QuotaModelForm):
+class LimitsForm(forms.ModelForm[Quota]):
     """The limits of a model, whose name cannot be changed later."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,7 +84,7 @@ class LimitsForm(QuotaModelForm):
         return str(self.cleaned_data["model_name"]).removeprefix("models/")
 
 
-class QuotaInline(QuotaTabularInline):
+class QuotaInline(admin.TabularInline[Quota, Project]):
     """The limits of a project, model by model. The empty row adds a model that has not been used yet."""
 
     model = Quota
@@ -111,7 +101,7 @@ class QuotaInline(QuotaTabularInline):
 
 
 @admin.register(Project)
-class ProjectAdmin(ProjectModelAdmin):
+class ProjectAdmin(admin.ModelAdmin[Project]):
     """Projects, their keys and their limits."""
 
     list_display = ["name_shown", "keys_shown"]
@@ -150,7 +140,7 @@ class ProjectAdmin(ProjectModelAdmin):
 
 
 @admin.register(Quota)
-class QuotaAdmin(QuotaModelAdmin):
+class QuotaAdmin(admin.ModelAdmin[Quota]):
     """Limits and use of all projects, by model."""
 
     list_display = ["model_name", "project_shown", "state", "used", *SET_NAMES, "reported"]

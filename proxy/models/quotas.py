@@ -8,7 +8,7 @@ uses.
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from django.db import connection, models, transaction
 from django.db.backends.utils import CursorWrapper
@@ -16,12 +16,10 @@ from django.db.models import BigIntegerField, F, Q, Sum
 from django.db.models.functions import Coalesce, Least, NullIf
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django_stubs_ext import StrOrPromise
 
 from proxy.models.exhaustion import ALL_MODELS, WITH_LIMITS, ExhaustionEvent
 from proxy.models.projects import CHUNK, Project
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 # The model of calls that name none, and the rotation of calls that spend no quota: lists, files, counting tokens.
 NO_MODEL = "-"
@@ -205,12 +203,12 @@ class QuotaQuerySet(models.QuerySet["Quota"]):
             )
 
 
-def _limit(label: "StrOrPromise") -> "models.PositiveBigIntegerField[int | None, int | None]":
+def _limit(label: StrOrPromise) -> models.PositiveBigIntegerField[int | None, int | None]:
     help_text = _("A limit that you set takes precedence. If empty, the limit reported by Google applies, if any.")
     return models.PositiveBigIntegerField(label, null=True, blank=True, help_text=help_text)
 
 
-def _learned(label: "StrOrPromise") -> "models.PositiveBigIntegerField[int | None, int | None]":
+def _learned(label: StrOrPromise) -> models.PositiveBigIntegerField[int | None, int | None]:
     return models.PositiveBigIntegerField(label, null=True, blank=True, editable=False)
 
 

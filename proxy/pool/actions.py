@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -12,14 +11,12 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
+from django_stubs_ext import StrPromise
 
 from proxy.accounts.activity import note
 from proxy.models import ApiKey, Project
 from proxy.models.keys import ApiKeyQuerySet
 from proxy.pool.key_check import Verdict, check_keys
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrPromise
 
 _MOST = 1000
 _LONGEST_NAME = Project._meta.get_field("name").max_length or 0
@@ -30,7 +27,7 @@ class KeyAction:
     """Something to do with keys."""
 
     name: str
-    label: "StrPromise"
+    label: StrPromise
     # What the activity log says, before translation.
     noted_as: str
     # Takes the keys, the moment and the name of a project; returns the level and the text of a message.

@@ -1,4 +1,4 @@
-"""What the service runs on, and its settings. Of a secret, only whether it is set."""
+"""Whether the service can work, what it runs on, and its settings. Of a secret, only whether it is set."""
 
 import platform
 import re
@@ -9,10 +9,11 @@ from urllib.request import getproxies
 
 import django
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils.translation import gettext as _
 
-from proxy.models import LoggedRequest
+from proxy.models import ApiKey, LoggedRequest
 from proxy.security.masking import mask_text
 
 # Every variable of docs/settings.md.
@@ -88,6 +89,20 @@ def migrations() -> Migrations:
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     unapplied = [f"{migration.app_label}.{migration.name}" for migration, _is_backwards in plan]
     return Migrations(len(executor.loader.applied_migrations), unapplied)
+
+
+def obstacles() -> list[str]:
+    """Return what keeps requests from being answered: database, migrations, or no usable key. Empty if nothing does."""
+    try:
+        if migrations().unapplied:
+            return [_("The database is not migrated. Run `python manage.py migrate`.")]
+        if not ApiKey.objects.usable().exists():
+            return [
+                _("The pool has no usable key. Add keys in the admin, or run `python manage.py importkeys key.txt`.")
+            ]
+    except DatabaseError:
+        return [_("The database does not answer.")]
+    return []
 
 
 def logged_rows() -> int:

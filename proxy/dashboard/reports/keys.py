@@ -35,7 +35,7 @@ class ModelUse(NamedTuple):
     cached_tokens: int
 
 
-def found(moment: datetime, period: Period, *, searched: str = "", state: str = "") -> "QuerySet[ApiKey]":
+def found(moment: datetime, period: Period, *, searched: str = "", state: str = "") -> QuerySet[ApiKey]:
     """Return the keys of `period` in one of STATES (or ""), whose label or project contains the searched text."""
     keys = ApiKey.objects.present()
     if period.key_id:
@@ -57,7 +57,7 @@ def found(moment: datetime, period: Period, *, searched: str = "", state: str = 
     return keys
 
 
-def in_order(keys: "QuerySet[ApiKey]", moment: datetime, period: Period, sort: str) -> "QuerySet[ApiKey]":
+def in_order(keys: QuerySet[ApiKey], moment: datetime, period: Period, sort: str) -> QuerySet[ApiKey]:
     """Sort keys by one of SORTS, in descending order with a "-" in front. At most one query."""
     by: Any
     name = sort.removeprefix("-")
@@ -93,7 +93,7 @@ def _used_today(moment: datetime, model_name: str) -> Coalesce:
     return Coalesce(Subquery(of_key.annotate(sum=Sum("answers")).values("sum")), 0)
 
 
-def _events(moment: datetime, model_name: str) -> "QuerySet[ExhaustionEvent]":
+def _events(moment: datetime, model_name: str) -> QuerySet[ExhaustionEvent]:
     return ExhaustionEvent.objects.in_force(moment).about(model_name)
 
 
@@ -158,12 +158,12 @@ def use_by_model(key_id: int, period: Period) -> list[ModelUse]:
     return sorted((ModelUse(*row) for row in rows), key=lambda use: (-use.answers, use.model_name))
 
 
-def exhaustion_of(key_id: int, at_most: int = 50) -> "QuerySet[ExhaustionEvent]":
+def exhaustion_of(key_id: int, at_most: int = 50) -> QuerySet[ExhaustionEvent]:
     """Return the exhaustion events of a key, newest first. One query."""
     return ExhaustionEvent.objects.filter(key=key_id).order_by("-id")[:at_most]
 
 
-def errors_of(key_id: int, at_most: int = 20) -> "QuerySet[LoggedRequest]":
+def errors_of(key_id: int, at_most: int = 20) -> QuerySet[LoggedRequest]:
     """Return the latest requests that were refused or failed and whose last attempt used this key. One query."""
     # The index (key, began) has them in this order.
     errors = LoggedRequest.objects.filter(key=key_id, outcome__in=[Outcome.REFUSED, Outcome.FAILED])

@@ -4,10 +4,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F
-from django.utils.translation import gettext as _
 
 from proxy.dashboard.reports.period import Period
 from proxy.gemini.quota_day import quota_day
@@ -56,18 +53,3 @@ def quotas_of(period: Period) -> QuotaQuerySet:
     if period.project_id:
         quotas = quotas.filter(project=period.project_id)
     return quotas.filter(project__keys=period.key_id) if period.key_id else quotas
-
-
-def obstacles() -> list[str]:
-    """Return what keeps requests from being answered: database, migrations, or no usable key. Empty if nothing does."""
-    try:
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            return [_("The database is not migrated. Run `python manage.py migrate`.")]
-        if not ApiKey.objects.usable().exists():
-            return [
-                _("The pool has no usable key. Add keys in the admin, or run `python manage.py importkeys key.txt`.")
-            ]
-    except DatabaseError:
-        return [_("The database does not answer.")]
-    return []
