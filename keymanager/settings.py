@@ -17,16 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import django_stubs_ext
 import environ
 from csp.constants import SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy
 
 from keymanager.env_file import Choices
-
-# ModelAdmin, ModelForm and others take type parameters.
-django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Choices(os.environ, BASE_DIR / ".env")

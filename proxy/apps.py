@@ -1,9 +1,13 @@
 """The app, with its system checks."""
 
+import django_stubs_ext
 from django.apps import AppConfig
 from django.core.signals import request_started
 from django.db import close_old_connections, reset_queries
 from django.utils.translation import gettext_lazy
+
+# Allows type parameters of Django's classes, such as ModelAdmin[ApiKey].
+django_stubs_ext.monkeypatch()
 
 
 class ProxyConfig(AppConfig):

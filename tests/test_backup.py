@@ -255,7 +255,7 @@ def test_an_impossible_path_is_reported_in_one_sentence(service: Service) -> Non
     assert service.mistake("backup", str(service.folder / "no" / "b")).endswith("No such file or directory.")
     assert service.mistake("backup", "/proc/b").startswith("/proc/b cannot be written: ")
     assert "already exists" in service.mistake("backup", str(service.folder))
-    assert "name a file" in service.mistake("backup", "-")
+    assert "Give a file name" in service.mistake("backup", "-")
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])

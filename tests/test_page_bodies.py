@@ -32,7 +32,7 @@ def test_people_who_are_logged_in_paste_more_and_not_without_end(settings: Setti
     refused = admin_client.post(page, "x" * (most + 1), content_type=FORM)
 
     assert refused.status_code == 413
-    assert refused.content.decode() == "This form is larger than 4096 kB. Send it in smaller parts."
+    assert refused.content.decode() == "This form is larger than 4096 kB. Submit it in smaller parts."
 
 
 def test_no_file_is_kept(settings: Settings, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from proxy.accounts.activity import note
 from proxy.dashboard.reports import today
 from proxy.gemini.quota_day import next_reset
-from proxy.models import GeminiModel, Project, Quota
+from proxy.gemini.refusals import Window
+from proxy.models import ExhaustionEvent, GeminiModel, Project, Quota
 from proxy.models.quotas import SET_NAMES
 
 
@@ -59,9 +60,16 @@ def state(quota: Quota) -> str:
     if quota.opens_at <= moment:
         return _("● available")
     words = {"moment": date_format(localtime(quota.opens_at), _("M d, H:i:s"))}
-    if quota.opens_at >= next_reset(moment, settings.QUOTA_ZONE):
+    if getattr(quota, "is_exhausted", False) or quota.opens_at >= next_reset(moment, settings.QUOTA_ZONE):
         return _("◐ exhausted until %(moment)s") % words
     return _("◐ rate-limited until %(moment)s") % words
+
+
+def with_exhaustion(quotas: QuerySet[Quota]) -> QuerySet[Quota]:
+    """Add `is_exhausted`: whether Google has refused a request because of the daily limit, for `state`."""
+    of_day = ExhaustionEvent.objects.in_force(timezone.now()).filter(window=Window.DAY)
+    of_quota = of_day.filter(project=OuterRef("project"), model_name=OuterRef("model_name"))
+    return quotas.annotate(is_exhausted=Exists(of_quota))
 
 
 def keys_of(project: Project) -> str:
@@ -97,7 +105,8 @@ class QuotaInline(admin.TabularInline[Quota, Project]):
     reported, used, state = staticmethod(learned_limits), staticmethod(used_today), staticmethod(state)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
-        return super().get_queryset(request).filter(pk__in=Quota.objects.of_models()).order_by("model_name")
+        quotas = super().get_queryset(request).filter(pk__in=Quota.objects.of_models())
+        return with_exhaustion(quotas).order_by("model_name")
 
 
 @admin.register(Project)
@@ -157,7 +166,8 @@ class QuotaAdmin(admin.ModelAdmin[Quota]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Quota]:
         quotas = super().get_queryset(request).filter(pk__in=Quota.objects.of_models())
-        return quotas.filter(project__keys__deleted_at=None).distinct().prefetch_related("project__keys")
+        present = quotas.filter(project__keys__deleted_at=None).distinct()
+        return with_exhaustion(present).prefetch_related("project__keys")
 
     @admin.display(description=gettext_lazy("project"), ordering="project__name")
     def project_shown(self, quota: Quota) -> str:

@@ -20,7 +20,7 @@ def test_limits_reported_by_google_are_shown_and_manual_limits_take_precedence(
     page.goto("/admin/proxy/quota/")
     row = page.get_by_role("row").filter(has_text=f"…{ONE[-4:]}")
     expect(row).to_contain_text("20 per day")
-    expect(row).to_contain_text("◐ rate-limited until")
+    expect(row).to_contain_text("◐ exhausted until")
     row.locator("input[name$=requests_per_day]").fill("50")
     page.get_by_role("button", name="Save").click()
 

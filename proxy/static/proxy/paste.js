@@ -29,7 +29,7 @@ if (preview) {
   async function loadPreview() {
     reset();
     pending = new AbortController();
-    const { signal } = asked;
+    const { signal } = pending;
     try {
       const response = await fetch(preview.dataset.address, { method: "POST", body: new FormData(form), signal });
       if (!response.ok || response.redirected) throw new Error(response.status);
