@@ -26,7 +26,7 @@ QUIET = [
 ]
 expect.set_options(timeout=20_000)  # other tests keep the machine busy meanwhile
 LOOKS = ["light", "dark", "phone"]
-_TELL_VIOLATIONS = """addEventListener("securitypolicyviolation",
+_LOG_VIOLATIONS = """addEventListener("securitypolicyviolation",
     (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`))"""
 
 
@@ -64,20 +64,19 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
     """A page of the dashboard, logged in. Any error in the browser fails the test."""
-    with looking(browser, service.url) as page:
+    with open_page(browser, service.url) as page:
         log_in(page, service)
         yield page
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def demo() -> Iterator[Service]:
-    """The service with a sample pool of 120 keys and its history, for the tests of a module."""
+    """The service with a sample pool of 120 keys and its history, shared by all tests that use it."""
     with (
         TemporaryDirectory(prefix="keymanager-") as folder,
         FakeGemini() as gemini,
         Service(Path(folder), gemini, secrets=[], WEB_WORKERS="1") as service,
     ):
-        service.manage("migrate")
         service.manage("demo", "--keys=120", "--days=40", "--log-rows=2000")
         yield service.start().wait_until_ready()
 
@@ -85,13 +84,13 @@ def demo() -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def session(browser: Browser, demo: Service) -> StorageState:
     """The cookies of a user who is logged in to `demo`."""
-    with looking(browser, demo.url) as page:
+    with open_page(browser, demo.url) as page:
         log_in(page, demo)
         return page.context.storage_state()
 
 
 @contextmanager
-def looking(browser: Browser, url: str, look: str = "light", **options: Any) -> Iterator[Page]:
+def open_page(browser: Browser, url: str, look: str = "light", **options: Any) -> Iterator[Page]:
     """Yield a page in a separate context. Any error in the browser fails the test.
 
     look: "light", "dark" or "phone". options: those of Playwright's `new_context`.
@@ -104,10 +103,10 @@ def looking(browser: Browser, url: str, look: str = "light", **options: Any) -> 
         **options,
     )
     page = context.new_page()
-    # A script that the policy blocks is told on the console, as an error; so is a file that is not there.
+    # The console shows an error for a script that the policy blocks, and for a file that is missing.
     page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.add_init_script(_TELL_VIOLATIONS)
+    page.add_init_script(_LOG_VIOLATIONS)
     yield page
     context.close()
     assert complaints == []

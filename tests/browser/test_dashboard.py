@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 from playwright.sync_api import Browser, Locator, Page, StorageState, expect
 
-from tests.browser.conftest import LOOKS, fits, looking
+from tests.browser.conftest import LOOKS, fits, open_page
 from tests.conftest import FLASH
 from tests.service import Service, eventually
 
@@ -55,7 +55,7 @@ IS_DRAWN = """(canvas) => {
 @pytest.fixture
 def page(request: pytest.FixtureRequest, browser: Browser, demo: Service, session: StorageState) -> Iterator[Page]:
     """A page, logged in; light and wide, unless a test chooses another look."""
-    with looking(browser, demo.url, getattr(request, "param", "light"), storage_state=session) as page:
+    with open_page(browser, demo.url, getattr(request, "param", "light"), storage_state=session) as page:
         yield page
 
 
@@ -254,7 +254,7 @@ def test_the_language_is_changed_and_changed_back_on_the_same_page(page: Page) -
 def test_every_page_has_the_same_data_without_javascript(
     browser: Browser, demo: Service, session: StorageState
 ) -> None:
-    with looking(browser, demo.url, storage_state=session, java_script_enabled=False) as page:
+    with open_page(browser, demo.url, storage_state=session, java_script_enabled=False) as page:
         for name, address in PAGES.items():
             page.goto(address)
             assert page.locator(".pool table tbody tr").count() > 0, f"no table on {name}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, StorageState
 
-from tests.browser.conftest import looking
+from tests.browser.conftest import open_page
 from tests.service import Service
 
 LARGEST_BYTES = 250_000
@@ -36,7 +36,7 @@ def test_every_page_has_its_picture_and_none_shows_a_key(
     folder = Path(os.environ.get("SCREENSHOTS", "") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     for name, address, look in PICTURES:
-        with looking(browser, demo.url, look, storage_state=session) as page:
+        with open_page(browser, demo.url, look, storage_state=session) as page:
             page.goto(address)
             assert not re.search(r"AIza[\w-]{20}", page.content())
             picture = page.screenshot(path=folder / f"{name}.png", animations="disabled")
