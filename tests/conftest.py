@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any, Self
 
+import psycopg
 import pytest
 import time_machine
 from concurrent_log_handler import ConcurrentRotatingFileHandler
@@ -29,9 +30,10 @@ from proxy.ledger import Ledger, ledger
 from proxy.ledger.claims import Claim, ClaimRequest
 from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
+from proxy.models.quotas import QUOTA_LOCK
 from proxy.pool.adding import add_keys
 from proxy.upstream.exchange import Upstream
-from tests.databases import SERVER
+from tests.databases import SERVER, url_of
 from tests.fake_gemini import FakeGemini
 
 TOKEN = "PLACEHOLDER_GEMINI_TOKEN"
@@ -179,6 +181,7 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
         clocks = Clocks(wall)
         for name in ("proxy.ledger.clock.elapsed_ns", "proxy.ledger.minute_window.elapsed_ns"):
             monkeypatch.setattr(name, lambda: clocks.elapsed_ns)
+        monkeypatch.setattr("proxy.ledger.minute_window.server_ns", lambda _cursor: clocks.elapsed_ns)
         yield clocks
 
 
@@ -232,24 +235,31 @@ def is_soon(condition: Callable[[], object], seconds: float = 5.0) -> bool:
 
 
 def other_connection() -> Any:
-    """Return a second connection to the database file, which may be used from another thread.
+    """Return a second connection to the database, which may be used from another thread.
 
-    It uses the same SQLite library: two libraries in one process would release each other's locks.
+    On SQLite, it uses the same library: two libraries in one process would release each other's locks.
     """
+    name = connection.settings_dict["NAME"]
+    if SERVER:
+        return psycopg.connect(url_of(name), autocommit=True)
     from proxy.sqlite.base import Database  # noqa: PLC0415  # importing it chooses the library
 
-    name = connection.settings_dict["NAME"]
     return Database.connect(name, isolation_level=None, timeout=5, check_same_thread=False)
 
 
 @contextmanager
 def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
-    """Hold the write lock, as another process would. Yield a function that releases it before the end."""
+    """Hold the write lock, as another process would. Yield a function that releases it before the end.
+
+    mode: that of BEGIN on SQLite. On PostgreSQL, the lock is the ledger's.
+    """
     other = other_connection()
-    other.execute(f"BEGIN {mode}")
+    other.execute(f"SELECT pg_advisory_lock({QUOTA_LOCK})" if SERVER else f"BEGIN {mode}")
 
     def let_go() -> None:
-        if other.in_transaction:
+        if SERVER:
+            other.execute("SELECT pg_advisory_unlock_all()")
+        elif other.in_transaction:
             other.rollback()
 
     try:
@@ -261,7 +271,9 @@ def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def impatient(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """Let the ledger's connections wait 0.2 s for a lock instead of 30 s."""
+    """Let the ledger's connections wait 0.2 s for a lock instead of 30 s. Only on SQLite."""
+    if SERVER:
+        pytest.skip("On PostgreSQL, the wait for the lock has no limit.")
     service.close()
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
     return service

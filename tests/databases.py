@@ -11,11 +11,13 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
+
+from proxy.models.quotas import QUOTA_LOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 # Set by tests/with-postgres.
@@ -28,7 +30,7 @@ class ServiceDatabase:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.name = f"service_{uuid4().hex}" if SERVER else ""
-        self.url = _url_of(self.name) if SERVER else f"sqlite:///{file}"
+        self.url = url_of(self.name) if SERVER else f"sqlite:///{file}"
 
     def create(self, *, is_migrated: bool = True) -> None:
         """Create it, with all tables or empty."""
@@ -47,6 +49,21 @@ class ServiceDatabase:
         connection: Any = psycopg.connect(self.url) if SERVER else sqlite3.connect(self.file, timeout=10)
         with closing(connection), connection:
             yield connection
+
+    def copy_from(self, other: Self) -> None:
+        """Replace it with a copy of another database that nothing has open."""
+        if SERVER:
+            _on_server(f'DROP DATABASE "{self.name}"')
+            _on_server(f'CREATE DATABASE "{self.name}" TEMPLATE "{other.name}"')
+        else:
+            shutil.copyfile(other.file, self.file)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the write lock, as another process would."""
+        with self.connect() as connection:
+            connection.execute(f"SELECT pg_advisory_xact_lock({QUOTA_LOCK})" if SERVER else "BEGIN IMMEDIATE")
+            yield
 
     def rows(self, question: str) -> Sequence[tuple[Any, ...]]:
         """Return the rows of a SELECT."""
@@ -71,7 +88,7 @@ def _migrated_name() -> str:
     name = f"migrated_{uuid4().hex}"
     _on_server(f'CREATE DATABASE "{name}"')
     atexit.register(_on_server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-    _migrate(_url_of(name))
+    _migrate(url_of(name))
     return name
 
 
@@ -81,7 +98,7 @@ def _migrate(url: str) -> None:
     subprocess.run(command, cwd=ROOT, env=variables, check=True, timeout=120)
 
 
-def _url_of(name: str) -> str:
+def url_of(name: str) -> str:
     return urlunsplit(urlsplit(SERVER)._replace(path=f"/{name}"))
 
 

@@ -22,7 +22,7 @@ from proxy.sqlite.copies import copy_database, publish
 from tests.fake_gemini import FakeGemini
 from tests.service import ROOT, SECRETS, Service, eventually, running
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.sqlite]
 
 FILLER = (
     "CREATE TABLE filler AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "

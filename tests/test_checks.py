@@ -128,6 +128,7 @@ def test_every_address_to_listen_on_needs_a_port(settings: Settings, bind: str, 
     assert ids_of(settings, "BIND", bind) == ids
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("version", "ids"),
     [((3, 40, 1), ["proxy.W001"]), ((3, 51, 2), ["proxy.W001"]), ((3, 51, 3), []), ((3, 53, 4), []), ((4, 0, 0), [])],

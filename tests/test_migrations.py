@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Project, Quota, Use
 from tests.conftest import FLASH, fake_secret
+from tests.databases import ServiceDatabase
 
 PRO = "gemini-2.5-pro"
 LONG_AGO = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -60,10 +61,12 @@ def migrate(*names: str) -> Any:
 
 @pytest.fixture
 def empty_database(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Replace the database with an empty file: migrations cannot be reversed."""
+    """Replace the database with an empty one: migrations cannot be reversed."""
     connection.close()
+    database = ServiceDatabase(tmp_path / "first.sqlite3")
+    database.create(is_migrated=False)
     with monkeypatch.context() as patch:
-        patch.setitem(connection.settings_dict, "NAME", str(tmp_path / "first.sqlite3"))
+        patch.setitem(connection.settings_dict, "NAME", database.name or str(database.file))
         yield
         connection.close()
 

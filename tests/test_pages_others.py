@@ -29,6 +29,7 @@ from proxy.ledger.history import FinishedRequest, write_history
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, Project, Quota
 from proxy.pool.adding import add_keys
 from tests.conftest import FLASH, fake_secret
+from tests.databases import SERVER
 
 PRO = "gemini-2.5-pro"
 PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -417,9 +418,13 @@ def test_health_tells_versions_database_ledger_and_settings(person: Client) -> N
     settings = {row["what"]: row["value"] for row in found["settings"]}
 
     assert {row["what"] for row in found["versions"]} == {"Key manager", "Django", "Python"}
-    assert database["Kind and version"].startswith("sqlite 3.")
-    assert database["File"] == connection.settings_dict["NAME"]
-    assert database["File size"] == Path(database["File"]).stat().st_size
+    if SERVER:
+        assert database["Kind and version"].startswith("postgresql ")
+        assert database["Name"] == connection.settings_dict["NAME"]
+    else:
+        assert database["Kind and version"].startswith("sqlite 3.")
+        assert database["File"] == connection.settings_dict["NAME"]
+        assert database["File size"] == Path(database["File"]).stat().st_size
     assert database["Migrations not applied"] == "none"
     assert database["Migrations applied"] > 10
     assert {row["value"] for row in found["ledger"]} == {0, 1000}

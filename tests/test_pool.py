@@ -109,6 +109,7 @@ def test_counting_what_is_new_changes_nothing() -> None:
     assert ApiKey.objects.count() == 10
 
 
+@pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_other_writers_have_their_turn_while_many_keys_are_added() -> None:
     """Another connection keeps writing. Between two of its writes, at most one transaction's keys appear."""
@@ -140,6 +141,7 @@ def test_other_writers_have_their_turn_while_many_keys_are_added() -> None:
     assert all(count % 500 == 0 for count in between)
 
 
+@pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_the_database_is_free_while_the_import_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []

@@ -699,11 +699,11 @@ def test_a_rotation_begins_with_what_holds_for_all_models() -> None:
     settle(one)
 
     GeminiModel.objects.begin(FLASH)
-    began = list(Quota.objects.filter(model_name=FLASH).order_by("id").values())
+    began = list(Quota.objects.filter(model_name=FLASH).order_by("project").values())
     settle(one, two, three)
 
     assert [quota["is_open"] for quota in began] == [False, False, True]
-    assert list(Quota.objects.filter(model_name=FLASH).order_by("id").values()) == began
+    assert list(Quota.objects.filter(model_name=FLASH).order_by("project").values()) == began
 
 
 def test_every_project_has_a_quota_in_every_rotation_whichever_came_first() -> None:

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from shutil import copytree
 from threading import Event
 
 import pytest
 import requests
 
+from tests.databases import ServiceDatabase
 from tests.fake_gemini import ANSWER_TOKENS, FakeGemini
 from tests.service import SECRETS, Service, eventually, read_event, text_in
 
@@ -20,17 +20,17 @@ TOKEN = "a-token-for-runserver"
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the migrated database and the keys."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> ServiceDatabase:
+    """A migrated database with the keys."""
     with Service(tmp_path_factory.mktemp("prepared"), "http://127.0.0.1:9", token=TOKEN) as service:
         service.manage("importkeys", str(service.folder / "key.txt"))
-        return service.folder / "data"
+        return service.db
 
 
 @pytest.fixture
-def service(tmp_path: Path, gemini: FakeGemini, prepared: Path) -> Iterator[Service]:
+def service(tmp_path: Path, gemini: FakeGemini, prepared: ServiceDatabase) -> Iterator[Service]:
     with Service(tmp_path, gemini, token=TOKEN) as service:
-        copytree(prepared, tmp_path / "data", dirs_exist_ok=True)
+        service.db.copy_from(prepared)
         yield service.start("runserver", f"127.0.0.1:{service.port}", "--noreload").wait_until_ready()
 
 

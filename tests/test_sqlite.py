@@ -20,7 +20,7 @@ from proxy.pool.adding import add_keys
 from proxy.sqlite.base import Database
 from tests.conftest import Pool, claim_of, fake_secret, locked_database, other_connection
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite]
 
 ONE = fake_secret("one")
 

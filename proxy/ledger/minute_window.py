@@ -4,7 +4,6 @@ Every statement runs in a transaction of the ledger, so all processes and nodes 
 each tenth of a second in which a quota was used, and `Quota` holds the sums of its rows.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,8 +41,15 @@ _CORRECT_QUOTA = f"UPDATE {_QUOTA} SET minute_tokens = minute_tokens + %s, opens
 
 
 def now_ns(cursor: CursorWrapper) -> int:
-    """Return the time by the clock of `Use`: the machine's own on SQLite, one that nodes share on PostgreSQL."""
-    return time.time_ns() if cursor.db.vendor == "postgresql" else elapsed_ns()
+    """Return the time by the clock of `Use`: this machine's on SQLite; the server's on PostgreSQL, for all nodes."""
+    return server_ns(cursor) if cursor.db.vendor == "postgresql" else elapsed_ns()
+
+
+def server_ns(cursor: CursorWrapper) -> int:
+    """Return the time of the PostgreSQL server, in nanoseconds since 1970."""
+    cursor.execute("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000")
+    [[now]] = cursor.fetchall()
+    return int(now)
 
 
 def adapt(cursor: CursorWrapper, moment: datetime) -> str | datetime:

@@ -32,10 +32,14 @@ UNLIMITED = 2**40
 _MOST_ROTATIONS = 100
 
 
+# The advisory lock of all quotas on PostgreSQL. An arbitrary number.
+QUOTA_LOCK = 1131377993
+
+
 def lock_quotas(cursor: CursorWrapper) -> None:
     """Lock all quotas until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so already."""
     if cursor.db.vendor == "postgresql":
-        cursor.execute("SELECT pg_advisory_xact_lock(1131377993)")
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [QUOTA_LOCK])
 
 
 class GeminiModelQuerySet(models.QuerySet["GeminiModel"]):

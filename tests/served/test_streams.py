@@ -2,7 +2,6 @@
 
 import http.client
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -226,16 +225,15 @@ def test_a_locked_database_stalls_no_running_stream(own_service: Service, gemini
                 if all(len(seen) > 2 for seen in arrivals):
                     started.set()
 
-    with ThreadPoolExecutor(8) as threads, closing(sqlite3.connect(own_service.database)) as other:
+    with ThreadPoolExecutor(8) as threads:
         streams = [threads.submit(read, moments) for moments in arrivals]
         assert started.wait(20)
-        other.execute("BEGIN IMMEDIATE")
-        locked_at = time.monotonic()
-        newcomers = [threads.submit(own_service.ask, "a newcomer") for _ in range(2)]
-        assert eventually(lambda: time.monotonic() > locked_at + 3)
-        is_ready = own_service.is_answering("/readyz")
-        assert not any(newcomer.done() for newcomer in newcomers)
-        other.rollback()
+        with own_service.db.locked():
+            locked_at = time.monotonic()
+            newcomers = [threads.submit(own_service.ask, "a newcomer") for _ in range(2)]
+            assert eventually(lambda: time.monotonic() > locked_at + 3)
+            is_ready = own_service.is_answering("/readyz")
+            assert not any(newcomer.done() for newcomer in newcomers)
         unlocked_at = time.monotonic()
         answers = [newcomer.result(timeout=20) for newcomer in newcomers]
         waited_seconds = time.monotonic() - unlocked_at
@@ -254,16 +252,15 @@ def test_streams_end_while_the_database_is_locked_and_their_tokens_follow(
     own_service: Service, gemini: FakeGemini
 ) -> None:
     gemini.hold = Event()
-    with ExitStack() as streams, closing(sqlite3.connect(own_service.database)) as other:
+    with ExitStack() as streams:
         responses = [streams.enter_context(own_service.stream()) for _ in range(4)]
         for response in responses:
             read_event(response)
-        other.execute("BEGIN IMMEDIATE")
-        released_at = time.monotonic()
-        gemini.hold.set()
-        rests = [response.read() for response in responses]
-        ended_after = time.monotonic() - released_at
-        other.rollback()
+        with own_service.db.locked():
+            released_at = time.monotonic()
+            gemini.hold.set()
+            rests = [response.read() for response in responses]
+            ended_after = time.monotonic() - released_at
 
     assert all(b"STOP" in rest for rest in rests)
     assert ended_after < 2
