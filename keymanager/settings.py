@@ -241,6 +241,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "proxy.middleware.relay_first",
     "proxy.middleware.store_nothing",
+    "proxy.security.page_requests.drop_nuls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -248,7 +249,7 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "proxy.security.page_bodies.limit_bodies",
+    "proxy.security.page_requests.limit_bodies",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -315,7 +316,7 @@ CONTENT_SECURITY_POLICY = {
 }
 # The largest form of a logged-in user: enough to paste 100,000 keys. For the relay, MAX_BODY_MB applies.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
-FILE_UPLOAD_HANDLERS = ["proxy.security.page_bodies.NoFiles"]
+FILE_UPLOAD_HANDLERS = ["proxy.security.page_requests.NoFiles"]
 
 DATABASES = {"default": _database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'keymanager.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":

@@ -9,7 +9,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from proxy.security.page_bodies import MOST_BYTES_OF_STRANGERS
+from proxy.security.page_requests import MOST_BYTES_OF_STRANGERS
 from tests.fake_gemini import FakeGemini
 from tests.service import running
 

@@ -1,4 +1,4 @@
-"""Limits for requests to our own pages: forms that fit in memory, and no files."""
+"""Limits for requests to our own pages: forms that fit in memory, no files, and no NUL in a query."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +28,17 @@ def limit_bodies(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Cal
             return get_response(request)
         text = _("This form is larger than %(size)d kB. Submit it in smaller parts.") % {"size": most // 1024}
         return HttpResponse(text, status=413, content_type="text/plain; charset=utf-8")
+
+    return middleware
+
+
+def drop_nuls(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Remove NULs from the query. PostgreSQL refuses them in text, and the admin's filters do not check for them."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if "%00" in (query := request.META.get("QUERY_STRING", "")):
+            request.META["QUERY_STRING"] = query.replace("%00", "")
+        return get_response(request)
 
     return middleware
 
