@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, StorageState, ViewportSize, expect, sync_playwright
 
 from tests.fake_gemini import FakeGemini
-from tests.service import Service, running
+from tests.service import Service
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -25,7 +25,8 @@ QUIET = [
     "--disable-sync",
 ]
 expect.set_options(timeout=20_000)  # other tests keep the machine busy meanwhile
-LOOKS = ["light", "dark", "phone"]
+# Rows by table and columns, such as 'proxy_project ("id","name")'.
+Tables = dict[str, Sequence[tuple[Any, ...]]]
 _LOG_VIOLATIONS = """addEventListener("securitypolicyviolation",
     (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`))"""
 
@@ -37,16 +38,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.process)
-            if "demo" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group("demo"))  # one service for all of them
+            item.add_marker(pytest.mark.xdist_group("browser"))  # they share two services
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="There is no Chromium here: apt-get install chromium."))
 
 
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[FakeGemini]:
+    with FakeGemini() as gemini:
+        yield gemini
+
+
+@pytest.fixture(scope="session")
+def shared(upstream: FakeGemini) -> Iterator[tuple[Service, Tables]]:
+    """One service for all tests of this folder, and its tables at the start. Starting one takes seconds."""
+    with (
+        TemporaryDirectory(prefix="keymanager-") as folder,
+        Service(Path(folder), upstream, WEB_WORKERS="1") as service,
+    ):
+        service.start().wait_until_ready()
+        # Without generated columns, which pragma_table_info leaves out.
+        names = service.db.rows(
+            """SELECT tables.name, group_concat('"' || columns.name || '"')
+            FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns
+            WHERE tables.type = 'table' AND tables.name LIKE 'proxy_%' GROUP BY tables.name"""
+        )
+        tables = {f"{table} ({columns})": service.db.rows(f"SELECT {columns} FROM {table}") for table, columns in names}
+        yield service, tables
+
+
 @pytest.fixture
-def service(tmp_path: Path, gemini: FakeGemini) -> Iterator[Service]:
-    with running(tmp_path, gemini) as service:
-        yield service
+def gemini(upstream: FakeGemini) -> FakeGemini:
+    upstream.reset()
+    return upstream
+
+
+@pytest.fixture
+def service(shared: tuple[Service, Tables], gemini: FakeGemini) -> Service:
+    """The shared service, with its tables as they were at the start."""
+    service, tables = shared
+    with service.db.connect() as connection:
+        for name, rows in tables.items():
+            connection.execute(f"DELETE FROM {name.partition(' ')[0]}")
+            if rows:
+                marks = ", ".join("?" * len(rows[0]))
+                connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+    return service
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +98,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def login(browser: Browser, shared: tuple[Service, Tables]) -> StorageState:
+    """The cookies of a user who is logged in to the shared service."""
+    return log_in(browser, shared[0])
+
+
 @pytest.fixture
-def page(browser: Browser, service: Service) -> Iterator[Page]:
-    """A page of the dashboard, logged in. Any error in the browser fails the test."""
-    with open_page(browser, service.url) as page:
-        log_in(page, service)
+def page(browser: Browser, service: Service, login: StorageState) -> Iterator[Page]:
+    """A page of the shared service, logged in. Any error in the browser fails the test."""
+    with open_page(browser, service.url, storage_state=login) as page:
         yield page
 
 
@@ -84,9 +126,7 @@ def demo() -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def session(browser: Browser, demo: Service) -> StorageState:
     """The cookies of a user who is logged in to `demo`."""
-    with open_page(browser, demo.url) as page:
-        log_in(page, demo)
-        return page.context.storage_state()
+    return log_in(browser, demo)
 
 
 @contextmanager
@@ -112,15 +152,17 @@ def open_page(browser: Browser, url: str, look: str = "light", **options: Any) -
     assert complaints == []
 
 
-def log_in(page: Page, service: Service) -> None:
-    """Log in as the admin that the first start created, and open the overview."""
+def log_in(browser: Browser, service: Service) -> StorageState:
+    """Log in as the admin that the first start created, and return the cookies."""
     password = re.search(r"password (\S+)", service.output)
     assert password
-    page.goto("/dashboard/")
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill(password[1])
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
+    with open_page(browser, service.url) as page:
+        page.goto("/dashboard/")
+        page.get_by_label("Username").fill("admin")
+        page.get_by_label("Password").fill(password[1])
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
+        return page.context.storage_state()
 
 
 def fits(page: Page) -> bool:

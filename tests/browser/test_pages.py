@@ -72,7 +72,8 @@ def test_the_dashboard_shows_usage_and_exhaustion(page: Page, service: Service, 
     gemini.exhaust(fake_secret("service-key-1"), model=FLASH)
     for _ in range(6):
         assert service.ask().status_code == 200
-    # A request is told of once its answer is over, at the next write of the ledger.
+    page.goto("/dashboard/")
+    # A request is shown once its answer is complete, after the next write of the ledger.
     assert eventually(lambda: page.reload() and figure(page, "requests") == "6")
 
     figures = [figure(page, name) for name in ("requests", "usable keys", "rate-limited for some models")]
