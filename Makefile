@@ -2,16 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test test-postgres lint format locks bench goodput clean
+.PHONY: help run test test-postgres coverage lint format locks bench goodput clean
 
 help:
-	@echo "make run      serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
-	@echo "make test     run all tests, on SQLite"
-	@echo "make test-postgres   run all tests but those of the browser, on a temporary PostgreSQL"
-	@echo "make lint     check style and types"
-	@echo "make locks    write requirements/*.txt anew from their sources (UPGRADE=--upgrade: with the newest versions)"
-	@echo "make bench    measure speed and memory, beside nginx and the obvious stack"
-	@echo "make goodput  count answers against what limits allow (three minutes)"
+	@echo "make run            serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
+	@echo "make test           run all tests, on SQLite"
+	@echo "make test-postgres  run all tests except the browser tests, on a temporary PostgreSQL server"
+	@echo "make coverage       run all tests, and show which lines and branches they do not reach"
+	@echo "make lint           check style, types and layers"
+	@echo "make locks          update requirements/*.txt from their sources (UPGRADE=--upgrade: to the newest versions)"
+	@echo "make bench          measure speed and memory, compared with nginx and the obvious stack"
+	@echo "make goodput        measure how many of the possible answers clients get (three minutes)"
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve
@@ -21,6 +22,11 @@ test: .venv/installed-dev .venv/clients/installed
 
 test-postgres: .venv/installed-dev .venv/clients/installed
 	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not browser"
+
+coverage: .venv/installed-dev .venv/clients/installed
+	LC_ALL=C.UTF-8 $(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from tests.databases import ServiceDatabase
 from tests.fake_gemini import FakeGemini
 
 ROOT = Path(__file__).resolve().parents[1]
+# Set by `make coverage`.
+COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 PATIENCE_SECONDS = 30.0
 SECRETS = [fake_secret(f"service-key-{number}") for number in range(1, 6)]
 
@@ -92,6 +94,7 @@ class Service:
         # Nothing else comes along, and what is set here wins over a developer's .env.
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
+            **COVERAGE,
             "PYTHONUNBUFFERED": "1",
             "BIND": f"127.0.0.1:{self.port}",
             "DATA_DIR": str(folder / "data"),

@@ -14,7 +14,7 @@ def run(folder: Path, *command: str, before: Sequence[str] = (), **variables: st
 
     before: a command that starts Python in another way.
     """
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or "COVERAGE_" in name}
     usual = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DJANGO_SETTINGS_MODULE": "keymanager.settings"}
     return subprocess.run(
         [*before, sys.executable, *command],
