@@ -1,7 +1,8 @@
 """The two clocks of the ledger.
 
-Quota days and cooldowns follow the wall clock, which people and NTP can set. The sliding minute uses a clock that
-nobody can set, so that setting the wall clock never makes a window longer or shorter.
+Quota days and cooldowns follow the wall clock, which people and NTP can set. The sliding minute uses the time since
+boot, so that setting the wall clock never makes a window longer or shorter. On PostgreSQL, the nodes need a common
+clock for it: that of the server, see `minute_window.py`.
 """
 
 import time
