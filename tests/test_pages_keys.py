@@ -516,7 +516,7 @@ def test_what_google_refused_is_listed_newest_first(person: Client, pool: Pool) 
     assert (last["model"], last["until"]) == ("all models", "revived manually")
     assert first == {
         "model": FLASH,
-        "why": "requests or tokens a day",
+        "why": "requests or tokens per day",
         "limit": 250,
         "since": NOW.isoformat(),
         "until": (NOW + timedelta(hours=1)).isoformat(),

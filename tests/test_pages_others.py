@@ -95,7 +95,7 @@ def test_an_exhausted_project_is_shown_with_model_reason_and_times(person: Clien
     assert row == {
         "project": "p1",
         "model": FLASH,
-        "why": "requests or tokens a day",
+        "why": "requests or tokens per day",
         "limit": 20,
         "since": NOON.isoformat(),
         "until": DAY.end.isoformat(),
@@ -181,7 +181,7 @@ def test_a_bar_is_at_the_time_of_the_event_with_a_letter_for_its_reason(person: 
     assert '<rect class="minute" x="50.000%" y="27" width="25.000%" height="6">' in page
     assert f">D {FLASH}</text>" in page
     assert f">M {PRO}</text>" in page
-    assert f"{PRO}: requests a minute, from 12:00 until 18:00" in page
+    assert f"{PRO}: requests per minute, from 12:00 until 18:00" in page
     assert "style=" not in page.split('class="module lanes"')[1].split("</section>")[0]
 
 

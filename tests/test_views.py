@@ -405,7 +405,7 @@ def test_the_dashboard_shows_today(
 
     figures = [part.split("<")[0].strip() for part in page.split("<dd>")[1:]]
     assert figures[1:6] == ["2", "1", "1", "3", "0"]
-    for shown in (FLASH, "…0two", "requests or tokens a day", "Quotas reset in", "known default token"):
+    for shown in (FLASH, "…0two", "requests or tokens per day", "Quotas reset in", "known default token"):
         assert shown in page
     assert not [key.secret for key in keys if key.secret and key.secret in page]
 

@@ -145,7 +145,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='exhaustionevent',
             name='window',
-            field=models.CharField(choices=[('day', 'requests or tokens a day'), ('minute', 'requests a minute'), ('tokens', 'input tokens a minute'), ('none', 'the project has no access to this model'), ('credits', 'out of credits, or spending cap reached'), ('unknown', 'no reason given')], max_length=10, verbose_name='window'),
+            field=models.CharField(choices=[('day', 'requests or tokens per day'), ('minute', 'requests per minute'), ('tokens', 'input tokens per minute'), ('none', 'the project has no access to this model'), ('credits', 'out of credits, or spending cap reached'), ('unknown', 'no reason given')], max_length=10, verbose_name='window'),
         ),
         migrations.AlterField(
             model_name='project',

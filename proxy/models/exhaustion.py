@@ -59,9 +59,9 @@ class ExhaustionEventQuerySet(models.QuerySet["ExhaustionEvent"]):
 
 
 WINDOWS = [
-    (Window.DAY.value, _("requests or tokens a day")),
-    (Window.MINUTE.value, _("requests a minute")),
-    (Window.TOKENS.value, _("input tokens a minute")),
+    (Window.DAY.value, _("requests or tokens per day")),
+    (Window.MINUTE.value, _("requests per minute")),
+    (Window.TOKENS.value, _("input tokens per minute")),
     (Window.NONE.value, _("the project has no access to this model")),
     (Window.CREDITS.value, _("out of credits, or spending cap reached")),
     (Window.UNKNOWN.value, _("no reason given")),

@@ -80,7 +80,7 @@ def test_the_dashboard_shows_usage_and_exhaustion(page: Page, service: Service, 
     assert figures == ["6", "5", "1"]
     exhausted = page.locator("section[aria-labelledby=exhausted-title]")
     expect(exhausted).to_contain_text(FLASH)
-    expect(exhausted).to_contain_text("requests or tokens a day")
+    expect(exhausted).to_contain_text("requests or tokens per day")
     assert not re.search(r"AIza[\w-]{30}", page.content())
 
 
