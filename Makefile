@@ -18,13 +18,13 @@ run: .venv/installed
 	@exec $(BIN)/python manage.py serve
 
 test: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-postgres: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not browser"
+	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
 
 coverage: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 $(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	LC_ALL=C.UTF-8 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -31,7 +31,6 @@ _LOG_VIOLATIONS = """addEventListener("securitypolicyviolation",
     (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`))"""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder, and skip them where there is no browser."""
     here = Path(__file__).parent
@@ -39,7 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.process)
-            item.add_marker(pytest.mark.xdist_group("browser"))  # they share two services
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="There is no Chromium here: apt-get install chromium."))
 
