@@ -1,6 +1,8 @@
 # make run: serve. make test: the whole test suite. Both install what they need, once.
 PYTHON ?= python3
 BIN := .venv/bin
+# All tests of a file run on one worker, so that they share its services.
+PYTEST := -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help run test test-postgres coverage lint format locks bench goodput clean
 
@@ -18,13 +20,13 @@ run: .venv/installed
 	@exec $(BIN)/python manage.py serve
 
 test: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 $(BIN)/python -m pytest -n 2 --dist loadfile
+	LC_ALL=C.UTF-8 $(BIN)/python $(PYTEST)
 
 test-postgres: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	LC_ALL=C.UTF-8 tests/with-postgres $(BIN)/python $(PYTEST) -m "not browser"
 
 coverage: .venv/installed-dev .venv/clients/installed
-	LC_ALL=C.UTF-8 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	LC_ALL=C.UTF-8 $(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -19,10 +19,9 @@ import requests
 from tests.conftest import FLASH, TOKEN, fake_secret
 from tests.databases import ServiceDatabase
 from tests.fake_gemini import FakeGemini
+from tests.started import COVERAGE
 
 ROOT = Path(__file__).resolve().parents[1]
-# Set by `make coverage`.
-COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 PATIENCE_SECONDS = 30.0
 SECRETS = [fake_secret(f"service-key-{number}") for number in range(1, 6)]
 

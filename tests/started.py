@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Set by `make coverage`.
+COVERAGE = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 def run(folder: Path, *command: str, before: Sequence[str] = (), **variables: str) -> subprocess.CompletedProcess[str]:
@@ -14,12 +16,12 @@ def run(folder: Path, *command: str, before: Sequence[str] = (), **variables: st
 
     before: a command that starts Python in another way.
     """
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or "COVERAGE_" in name}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     usual = {"DATA_DIR": str(folder / "data"), "LOG_DIR": "", "DJANGO_SETTINGS_MODULE": "keymanager.settings"}
     return subprocess.run(
         [*before, sys.executable, *command],
         cwd=ROOT,
-        env=kept | usual | variables,
+        env=kept | COVERAGE | usual | variables,
         capture_output=True,
         text=True,
         timeout=60,

@@ -29,11 +29,9 @@ COMMON_ROTATION = ""
 ITSELF = ""
 # The room of a quota without a known limit: more than any limit.
 UNLIMITED = 2**40
-_MOST_ROTATIONS = 100
-
-
 # The advisory lock of all quotas on PostgreSQL. An arbitrary number.
 QUOTA_LOCK = 1131377993
+_MOST_ROTATIONS = 100
 
 
 def lock_quotas(cursor: CursorWrapper) -> None:

@@ -50,7 +50,7 @@ def upstream() -> Iterator[FakeGemini]:
 
 @pytest.fixture(scope="session")
 def shared(upstream: FakeGemini) -> Iterator[tuple[Service, Tables]]:
-    """One service for all tests of this folder, and its tables at the start. Starting one takes seconds."""
+    """The service that the tests of this folder share, and its tables at the start. Starting one takes seconds."""
     with (
         TemporaryDirectory(prefix="keymanager-") as folder,
         Service(Path(folder), upstream, WEB_WORKERS="1") as service,
