@@ -330,6 +330,21 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
             "PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY"
         ),
     }
+else:
+    # A node that falls silent in a transaction must not keep the others waiting: the server ends the transaction after
+    # 2 s, and both sides notice a dead connection after 3 s. The same options in DATABASE_URL take precedence.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 3,
+        "keepalives_idle": 1,
+        "keepalives_interval": 1,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 3000,
+        "options": (
+            "-c idle_in_transaction_session_timeout=2s -c lock_timeout=5s -c statement_timeout=30s "
+            "-c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=2 -c tcp_user_timeout=3s"
+        ),
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 
 
 def _is_about_own_pages(record: logging.LogRecord) -> bool:

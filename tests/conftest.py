@@ -28,6 +28,7 @@ from django.utils import timezone
 from proxy import views
 from proxy.ledger import Ledger, ledger
 from proxy.ledger.claims import Claim, ClaimRequest
+from proxy.ledger.clock import DatabaseClock
 from proxy.ledger.rotation import Progress
 from proxy.models import ApiKey, DailyUsage
 from proxy.models.quotas import QUOTA_LOCK
@@ -179,9 +180,9 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
     """Stop the clocks of the ledger at `moment`."""
     with time_machine.travel(moment, tick=False) as wall, pytest.MonkeyPatch.context() as monkeypatch:
         clocks = Clocks(wall)
-        for name in ("proxy.ledger.clock.elapsed_ns", "proxy.ledger.minute_window.elapsed_ns"):
-            monkeypatch.setattr(name, lambda: clocks.elapsed_ns)
-        monkeypatch.setattr("proxy.ledger.minute_window.server_ns", lambda _cursor: clocks.elapsed_ns)
+        monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: clocks.elapsed_ns)
+        monkeypatch.setattr(ledger._transaction, "clock", DatabaseClock())
+        monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)  # of PostgreSQL's server
         yield clocks
 
 
@@ -271,11 +272,14 @@ def locked_database(mode: str = "IMMEDIATE") -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def impatient(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """Let the ledger's connections wait 0.2 s for a lock instead of 30 s. Only on SQLite."""
-    if SERVER:
-        pytest.skip("On PostgreSQL, the wait for the lock has no limit.")
+    """Let the ledger wait 0.2 s for a lock, and not try again for those who wait."""
     service.close()
-    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
+    options = connection.settings_dict["OPTIONS"]
+    if SERVER:
+        monkeypatch.setitem(options, "options", f"{options['options']} -c lock_timeout=200ms")
+    else:
+        monkeypatch.setitem(options, "timeout", 0.2)
+    monkeypatch.setattr(service._writer, "database_seconds", 0)
     return service
 
 

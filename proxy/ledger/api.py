@@ -5,7 +5,7 @@ callers hold no database connection.
 """
 
 import atexit
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from functools import partial
 from typing import cast
 
@@ -25,7 +25,7 @@ from proxy.ledger.bookings import (
     write_spent_day,
 )
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
-from proxy.ledger.entries import Booking, Finished, PendingClaim
+from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
 from proxy.ledger.history import FinishedRequest
 from proxy.ledger.minute_window import correct
 from proxy.ledger.transaction import LedgerTransaction
@@ -69,6 +69,16 @@ class Ledger:
         """How many requests can wait for a key at once."""
         return self._writer.most_waiting
 
+    def moment(self) -> datetime:
+        """Return the date and time by the clock of the database."""
+        return self._transaction.clock.moment()
+
+    def is_writing(self, within_seconds: float) -> bool:
+        """Tell whether the database accepts a transaction within this time."""
+        probe = Entry()
+        self._writer.put(probe)
+        return probe.is_complete_within(within_seconds)
+
     def claim(self, claim_request: ClaimRequest) -> tuple[Claim, bool]:
         """Return a claim, and whether the request had to wait for it.
 
@@ -85,26 +95,26 @@ class Ledger:
             raise
         except BaseException:  # the client disconnected: give back a claim that was granted in the meantime
             pending.is_abandoned = True
-            if pending.is_complete and pending.claim:  # otherwise the writer gives it back
+            if pending.is_complete and pending.claim and not pending.error:  # otherwise the writer gives it back
                 self.give_back(pending.claim)
             raise
         return cast("Claim", pending.claim), pending.has_waited
 
     def give_back(self, claim: Claim) -> None:
         """Give back a claim that was never sent. Does not wait."""
-        self._writer.put(Booking.unused(claim))
+        self._writer.put(Booking.unused(claim, self.moment()))
 
     def book_answer(self, claim: Claim, status: int) -> None:
         """Count an answer, or a 429 that is passed on, and return once the count is on disk.
 
         After a 503 the whole pool backs off from the model for a moment. Raises LedgerUnavailable.
         """
-        moment = datetime.now(UTC)
+        moment = self.moment()
 
         def note(cursor: CursorWrapper) -> None:
             write_answer(cursor, claim, status)
             if status == OVERLOADED and claim.spends_quota:
-                write_overload(cursor, claim)
+                write_overload(claim, self._transaction.clock.now_ns())
             if claim.is_last_of_day:
                 write_spent_day(claim, moment, next_reset(moment, self._zone))
 
@@ -119,7 +129,7 @@ class Ledger:
 
         project: the project number named in the refusal. Does not wait, since the next claim is behind it in the queue.
         """
-        moment = datetime.now(UTC)
+        moment = self.moment()
         until = cooldown_end(
             refusal,
             moment,
@@ -139,7 +149,7 @@ class Ledger:
 
     def book_fault(self, claim: Claim, fault: Fault, reason: str, project: str | None = None) -> None:
         """Count the answer, and mark the key as bad with `reason`. Does not wait."""
-        moment = datetime.now(UTC)
+        moment = self.moment()
 
         def note(cursor: CursorWrapper) -> None:
             take_back(cursor, claim)
@@ -149,7 +159,7 @@ class Ledger:
 
     def book_project(self, claim: Claim, project: str) -> None:
         """Store the project number that an error named. Does not wait."""
-        moment = datetime.now(UTC)
+        moment = self.moment()
         self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
 
     def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
@@ -159,7 +169,7 @@ class Ledger:
             is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
             more = tokens.prompt - claim.tokens
             note = partial(correct, quota_id=claim.quota_id, tenth=claim.tenth, tokens=more) if is_off else None
-            booking = Booking(claim, datetime.now(UTC), note, **counts)
+            booking = Booking(claim, self.moment(), note, **counts)
             booking.is_urgent = False
             self._writer.put(booking)
 

@@ -8,7 +8,7 @@ from django.db.backends.utils import CursorWrapper
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim
-from proxy.ledger.minute_window import give_back, now_ns
+from proxy.ledger.minute_window import give_back
 from proxy.models import ALL_MODELS, NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
@@ -130,15 +130,15 @@ def write_fault(claim: Claim, fault: Fault, reason: str, project: str | None, mo
     ApiKey.objects.filter(id=claim.key_id).mark_bad(fault, reason, moment)
 
 
-def write_overload(cursor: CursorWrapper, claim: Claim) -> None:
+def write_overload(claim: Claim, now: int) -> None:
     """Make the whole pool back off from the model, for twice as long after each wave of overload.
 
-    A claim made before the last pause belongs to the wave that caused that pause.
+    now: the time by the clock of `Use`. A claim made before the last pause belongs to the wave that caused that pause.
     """
     for rotation in GeminiModel.objects.filter(model_name=claim.model_name).select_for_update():
         if claim.overloads >= rotation.overloads:
             overloads = min(rotation.overloads + 1, 100)
-            rotation.overloads, rotation.backs_off_until = overloads, now_ns(cursor) + pause_ns(overloads)
+            rotation.overloads, rotation.backs_off_until = overloads, now + pause_ns(overloads)
             rotation.save(update_fields=["overloads", "backs_off_until"])
 
 

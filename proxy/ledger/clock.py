@@ -1,11 +1,13 @@
-"""The two clocks of the ledger.
+"""The clocks of the ledger, which all processes and nodes share.
 
-Quota days and cooldowns follow the wall clock, which people and NTP can set. The sliding minute uses the time since
-boot, so that setting the wall clock never makes a window longer or shorter. On PostgreSQL, the nodes need a common
-clock for it: that of the server, see `minute_window.py`.
+Quota days and cooldowns follow the wall clock, which people and NTP can set. The sliding minute uses nanoseconds that
+no change of the wall clock makes longer or shorter. On SQLite, both are clocks of this machine: the wall clock, and the
+time since boot. On PostgreSQL, both are the server's clock, which is read with the lock of each transaction and carried
+on by this machine's time since boot. So a node may have a wrong clock.
 """
 
 import time
+from datetime import UTC, datetime
 
 SECOND = 1_000_000_000  # nanoseconds
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # on Linux, includes the time asleep
@@ -16,14 +18,28 @@ def elapsed_ns() -> int:
     return time.clock_gettime_ns(_SINCE_BOOT)
 
 
-class ClockWatch:
-    """Detects that the wall clock was set."""
+class DatabaseClock:
+    """The clock of the database."""
 
     def __init__(self) -> None:
+        # How far a server's clock is ahead of `elapsed_ns`; 0 until one is read.
+        self._ahead_ns = 0
         self._offset_ns: int | None = None
 
+    def follow(self, server_ns: int) -> None:
+        """Follow the clock of a server, which has just returned `server_ns`, in nanoseconds since 1970."""
+        self._ahead_ns = server_ns - elapsed_ns()
+
+    def now_ns(self) -> int:
+        """Return the time by the clock of `Use`, in nanoseconds."""
+        return elapsed_ns() + self._ahead_ns
+
+    def moment(self) -> datetime:
+        """Return the date and time."""
+        return datetime.fromtimestamp(self.now_ns() / SECOND, UTC) if self._ahead_ns else datetime.now(UTC)
+
     def was_set(self) -> bool:
-        """Tell whether the clock was set by more than a second since the last call. The first call returns True."""
-        offset_ns = time.time_ns() - elapsed_ns()
+        """Tell whether the wall clock was set by over a second since the last call. The first call returns True."""
+        offset_ns = self._ahead_ns or time.time_ns() - elapsed_ns()
         before, self._offset_ns = self._offset_ns, offset_ns
         return before is None or abs(offset_ns - before) > SECOND

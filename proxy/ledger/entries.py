@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Self
 
@@ -18,7 +18,7 @@ from proxy.ledger.history import FinishedRequest
 class Entry:
     """Something to write. It is complete once it is committed, or has failed with `error`."""
 
-    __slots__ = ("_done", "error", "is_complete", "is_urgent")
+    __slots__ = ("_done", "error", "is_complete", "is_urgent", "put_at")
 
     def __init__(self, *, is_awaited: bool = True) -> None:
         self._done = threading.Event() if is_awaited else None
@@ -26,6 +26,8 @@ class Entry:
         self.is_urgent = True
         self.is_complete = False
         self.error: Exception | None = None
+        # By `time.monotonic()`.
+        self.put_at = time.monotonic()
 
     def complete(self, error: Exception | None = None) -> None:
         """Wake up the caller that waits for this entry. error: why it was not written."""
@@ -40,6 +42,10 @@ class Entry:
             self._done.wait()
         if self.error:
             raise self.error
+
+    def is_complete_within(self, seconds: float) -> bool:
+        """Wait for up to `seconds`; tell whether the entry is complete by then, without an error."""
+        return self._done is not None and self._done.wait(seconds) and self.error is None
 
 
 class PendingClaim(Entry):
@@ -97,9 +103,9 @@ class Booking(Entry):
         self.counts = counts
 
     @classmethod
-    def unused(cls, claim: Claim) -> Self:
+    def unused(cls, claim: Claim, moment: datetime) -> Self:
         """Return the booking that gives back a claim that was never sent."""
-        return cls(claim, datetime.now(UTC), partial(take_back, claim=claim))
+        return cls(claim, moment, partial(take_back, claim=claim))
 
 
 class Finished(Entry):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.ledger.clock import SECOND, elapsed_ns
+from proxy.ledger.clock import SECOND
 from proxy.models import ExhaustionEvent, GeminiModel, Quota, Use
 
 TENTH = SECOND // 10
@@ -40,18 +40,6 @@ _CORRECT = f"UPDATE {_USE} SET tokens = tokens + %s WHERE quota_id = %s AND tent
 _CORRECT_QUOTA = f"UPDATE {_QUOTA} SET minute_tokens = minute_tokens + %s, opens_at = {_DUE} WHERE id = %s"
 
 
-def now_ns(cursor: CursorWrapper) -> int:
-    """Return the time by the clock of `Use`: this machine's on SQLite; the server's on PostgreSQL, for all nodes."""
-    return server_ns(cursor) if cursor.db.vendor == "postgresql" else elapsed_ns()
-
-
-def server_ns(cursor: CursorWrapper) -> int:
-    """Return the time of the PostgreSQL server, in nanoseconds since 1970."""
-    cursor.execute("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000")
-    [[now]] = cursor.fetchall()
-    return int(now)
-
-
 def adapt(cursor: CursorWrapper, moment: datetime) -> str | datetime:
     """Return a moment as a parameter of hand-written SQL."""
     adapted: str | datetime = cursor.db.ops.adapt_datetimefield_value(moment)
@@ -75,15 +63,15 @@ def expire(cursor: CursorWrapper, tenth: int) -> None:
     cursor.executemany(_LEAVE, [(*numbers, quota_id) for quota_id, numbers in sums.items()])
 
 
-def after_clock_was_set(cursor: CursorWrapper, moment: datetime) -> None:
+def after_clock_was_set(cursor: CursorWrapper, moment: datetime, now: int) -> None:
     """Recheck every closed quota; end cooldowns by the minute that start in the future, and resume those by the day.
 
-    Uses in the future date from before the last boot, or from another machine. They stay for a minute at most.
+    now: the time by the clock of `Use`. Uses in the future date from before the last boot, or from another machine.
+    They stay for a minute at most.
     """
     ended = ExhaustionEvent.objects.end_future_cooldowns(moment)
     Quota.objects.recompute([*ended, *ExhaustionEvent.objects.overlooked(moment)], moment)
     cursor.execute(f"UPDATE {_QUOTA} SET opens_at = {_DUE} WHERE NOT is_open", [adapt(cursor, _LONG_AGO)])
-    now = now_ns(cursor)
     if Quota.objects.filter(last_used__gt=now).update(last_used=0):
         GeminiModel.objects.update(backs_off_until=0)
     latest = Use.objects.order_by("-tenth").values_list("tenth", flat=True).first() or 0

@@ -9,7 +9,7 @@ from django.db.models import Model
 from proxy.gemini.quota_day import quota_day
 from proxy.ledger.minute_window import adapt
 from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
-from proxy.models import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour
+from proxy.models import FirstByte, FirstByteDay, KeyHour, LedgerWriter, LoggedRequest, ModelDay, ModelHour
 from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG = LoggedRequest._meta.db_table
@@ -21,6 +21,9 @@ _DELETE_ACTIVITY = (
     f"DELETE FROM {_ACTIVITY} WHERE id IN (SELECT id FROM {_ACTIVITY} ORDER BY id LIMIT 20) AND action_time < %s"
 )
 
+_WRITER = LedgerWriter._meta.db_table
+_DELETE_WRITERS = f"DELETE FROM {_WRITER} WHERE committed_at < %s"
+
 
 def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo) -> None:
     """Prune a few rows that are too old; frequent calls prune them all.
@@ -29,6 +32,7 @@ def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo
     """
     cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
     cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
+    cursor.execute(_DELETE_WRITERS, [adapt(cursor, moment - timedelta(days=1))])
     for hours, days, kept in (
         (ModelHour, ModelDay, HOURS_DAYS),
         (FirstByte, FirstByteDay, FIRST_BYTE_HOURS_DAYS),

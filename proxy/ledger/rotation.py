@@ -5,13 +5,13 @@ The SQL is written by hand, for SQLite and PostgreSQL alike: the ORM took a thir
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.quota_day import next_reset, quota_day
-from proxy.ledger.clock import SECOND
-from proxy.ledger.minute_window import TENTH, adapt, add, expire, now_ns, opening
+from proxy.ledger.clock import SECOND, DatabaseClock
+from proxy.ledger.minute_window import TENTH, adapt, add, expire, opening
 from proxy.ledger.quota_state import COLUMNS, Key, QuotaState
 from proxy.models import COMMON_ROTATION, NO_MODEL, ApiKey, DailyUsage, GeminiModel, Quota
 
@@ -72,11 +72,13 @@ class Progress:
 class LoadedRotation:
     """The rotation of a model, or of the model that it counts as; the common one for models beyond the hundredth."""
 
-    def __init__(self, cursor: CursorWrapper, model_name: str, zone: tzinfo, progress: Progress) -> None:
+    def __init__(
+        self, cursor: CursorWrapper, model_name: str, zone: tzinfo, clock: DatabaseClock, progress: Progress
+    ) -> None:
         self.name = model_name
-        self.moment = datetime.now(UTC)
+        self.moment = clock.moment()
         # `moment` in nanoseconds by the clock of `Use`.
-        self.now, self._monotonic = now_ns(cursor), time.monotonic()
+        self.now, self._monotonic = clock.now_ns(), time.monotonic()
         # This is the first request for the model.
         self.is_new = False
         # As in `GeminiModel`.

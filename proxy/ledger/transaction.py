@@ -1,23 +1,47 @@
 """One transaction of the ledger: bookings first, then history, then claims."""
 
+import secrets
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, tzinfo
+from collections.abc import Mapping, Sequence
+from datetime import date, tzinfo
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.quota_day import quota_day
 from proxy.ledger.bookings import add_usage
 from proxy.ledger.claims import Claim
-from proxy.ledger.clock import ClockWatch
+from proxy.ledger.clock import DatabaseClock
 from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
 from proxy.ledger.history import write_history
-from proxy.ledger.minute_window import after_clock_was_set
+from proxy.ledger.minute_window import adapt, after_clock_was_set
 from proxy.ledger.retention import prune
 from proxy.ledger.rotation import LoadedRotation, Progress
 from proxy.ledger.scheduler import Scheduler
-from proxy.models import lock_quotas
+from proxy.models import LedgerWriter, lock_quotas
+from proxy.models.quotas import QUOTA_LOCK
+
+_WRITER = LedgerWriter._meta.db_table
+_NUMBER_BATCH = (
+    f"INSERT INTO {_WRITER} (id, batch, committed_at) VALUES (%s, %s, %s) ON CONFLICT (id) "
+    "DO UPDATE SET batch = excluded.batch, committed_at = excluded.committed_at"
+)
+# The same on PostgreSQL, together with the lock and the clock: each statement costs a round trip.
+_BEGIN_ON_SERVER = (
+    f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})), "
+    f"numbered AS (INSERT INTO {_WRITER} (id, batch, committed_at) VALUES (%s, %s, now()) ON CONFLICT (id) "
+    "DO UPDATE SET batch = excluded.batch, committed_at = excluded.committed_at) "
+    "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000 FROM locked"
+)
+
+
+class UncertainCommit(Exception):
+    """The connection broke during a COMMIT, which may have taken effect."""
+
+    def __init__(self, failed: Mapping[Entry, Exception]) -> None:
+        super().__init__("The connection broke during a COMMIT.")
+        # The claims that could not be granted, if it has taken effect.
+        self.failed = failed
 
 
 class LedgerTransaction:
@@ -28,24 +52,50 @@ class LedgerTransaction:
 
     def __init__(self, zone: tzinfo, *, log_days: float) -> None:
         self.log_days = log_days
+        self.clock = DatabaseClock()
         self._zone = zone
-        self._clock = ClockWatch()
         self._progress = Progress()
+        self._writer_id = secrets.randbits(62)
+        self._batch = 0
 
-    def write(self, entries: Sequence[Entry]) -> dict[Entry, Exception]:
+    def write(self, entries: Sequence[Entry]) -> Mapping[Entry, Exception]:
         """Commit all of `entries` or none; return the claims that cannot be granted, each with its reason.
 
-        Raises any exception of the database.
+        Raises UncertainCommit, and any other exception of the database when nothing was committed.
         """
+        failed: Mapping[Entry, Exception] | None = None
+        try:
+            with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+                self._begin(cursor)
+                self._write_bookings([entry for entry in entries if isinstance(entry, Booking)], cursor)
+                if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
+                    write_history(cursor, finished, has_log=self.log_days > 0)
+                    prune(cursor, self.clock.moment(), self.log_days, self._zone)
+                failed = self._grant([entry for entry in entries if isinstance(entry, PendingClaim)], cursor)
+        except (OperationalError, InterfaceError) as exc:
+            if failed is not None:
+                raise UncertainCommit(failed) from exc
+            raise
+        return failed
+
+    def was_committed(self) -> bool:
+        """Tell whether the batch of the last UncertainCommit was committed. Raises any exception of the database."""
         with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            lock_quotas(cursor)
-            if self._clock.was_set():
-                after_clock_was_set(cursor, datetime.now(UTC))
-            self._write_bookings([entry for entry in entries if isinstance(entry, Booking)], cursor)
-            if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
-                write_history(cursor, finished, has_log=self.log_days > 0)
-                prune(cursor, datetime.now(UTC), self.log_days, self._zone)
-            return self._grant([entry for entry in entries if isinstance(entry, PendingClaim)], cursor)
+            lock_quotas(cursor)  # the server may still be working on the COMMIT
+            return LedgerWriter.objects.filter(id=self._writer_id, batch=self._batch).exists()
+
+    def _begin(self, cursor: CursorWrapper) -> None:
+        """Take the lock, read the clock, and number the batch."""
+        self._batch += 1
+        if cursor.db.vendor == "postgresql":
+            cursor.execute(_BEGIN_ON_SERVER, [self._writer_id, self._batch])
+            [[server_ns]] = cursor.fetchall()
+            self.clock.follow(int(server_ns))
+        else:
+            moment = adapt(cursor, self.clock.moment())
+            cursor.execute(_NUMBER_BATCH, [self._writer_id, self._batch, moment])
+        if self.clock.was_set():
+            after_clock_was_set(cursor, self.clock.moment(), self.clock.now_ns())
 
     def _write_bookings(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
@@ -65,7 +115,7 @@ class LedgerTransaction:
             by_rotation[entry.claim_request.rotation_name].append(entry)
         failed: dict[Entry, Exception] = {}
         for rotation_name, pending in by_rotation.items():
-            rotation = LoadedRotation(cursor, rotation_name, self._zone, self._progress)
+            rotation = LoadedRotation(cursor, rotation_name, self._zone, self.clock, self._progress)
             results = Scheduler(rotation).grant([entry.claim_request for entry in pending])
             for entry, result in zip(pending, results, strict=True):
                 if isinstance(result, Claim):

@@ -9,21 +9,23 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import cast
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from proxy.ledger.claims import PoolExhausted
 from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
-from proxy.ledger.transaction import LedgerTransaction
+from proxy.ledger.transaction import LedgerTransaction, UncertainCommit
 from proxy.ledger.waiting_line import WaitingLines
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 256
+# How long a claim or an answer waits for a database that cannot be written to.
+DATABASE_SECONDS = 10
 _TRY_AGAIN_SECONDS = 0.5
 # An entry that is not urgent waits this long for another one to be written with, so that it does not delay the next
 # claim of a single client.
@@ -33,7 +35,7 @@ _HISTORY_EVERY_SECONDS = 0.25
 
 
 class LedgerUnavailable(Exception):
-    """The database did not accept a claim or booking. A booking is kept and retried; a claim is dropped."""
+    """The database did not accept a claim or booking in time. A booking is kept and retried; a claim is dropped."""
 
 
 class Writer:
@@ -41,9 +43,15 @@ class Writer:
 
     def __init__(self, transaction: LedgerTransaction, *, most_waiting: int) -> None:
         self.most_waiting = most_waiting
+        self.database_seconds: float = DATABASE_SECONDS
         self._transaction = transaction
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._unsaved: list[Entry] = []
+        # The batch of an UncertainCommit, and its claims that could not be granted.
+        self._uncertain: tuple[list[Entry], Mapping[Entry, Exception]] | None = None
+        # Since when the database accepts nothing, and when to try again, by `time.monotonic()`.
+        self._failing_since: float | None = None
+        self._try_again_at = 0.0
         self._waiting: WaitingLines[PendingClaim] = WaitingLines()
         self._finished: list[Entry] = []
         self._writes_history_at = 0.0
@@ -83,14 +91,20 @@ class Writer:
         while not is_last:
             batch = self._next_batch()
             is_last = None in batch
-            entries, self._unsaved = [*self._unsaved, *self._arrange(filter(None, batch), is_last=is_last)], []
+            kept = [entry for entry in self._unsaved if not (isinstance(entry, PendingClaim) and entry.is_abandoned)]
+            entries, self._unsaved = [*kept, *self._arrange(filter(None, batch), is_last=is_last)], []
             if entries:
                 self._commit(entries)
         for pending in self._waiting.take_all():
             pending.complete(LedgerUnavailable("The service is shutting down."))
-        if self._unsaved:
+        give_up_at = time.monotonic() + self.database_seconds
+        while self._unsaved:
             entries, self._unsaved = self._unsaved, []
             self._commit(entries)
+            if self._unsaved and time.monotonic() > give_up_at:
+                logger.error("The database accepts nothing: %d entries are lost.", len(self._unsaved))
+                break
+            time.sleep(_TRY_AGAIN_SECONDS if self._unsaved else 0)
         connection.close()
 
     def _next_batch(self) -> list[Entry | None]:
@@ -109,7 +123,7 @@ class Writer:
     def _patience(self) -> float | None:
         """Return how many seconds to wait for new entries; None waits until there is one."""
         # Entries that could not be written are retried soon, even without new ones.
-        times = [_TRY_AGAIN_SECONDS] if self._unsaved else []
+        times = [max(0.0, self._try_again_at - time.monotonic())] if self._unsaved else []
         if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
             times.append(seconds)
         if self._finished:
@@ -143,45 +157,84 @@ class Writer:
         return [*(pending for pending in due if not pending.is_abandoned), *arranged]
 
     def _commit(self, entries: list[Entry]) -> None:
-        """Commit all of `entries` or none, and complete them; keep the bookings that could not be written."""
+        """Commit all of `entries` or none, and complete them; keep them if the database accepts nothing."""
         try:
+            entries = self._settle(entries)
             failed = self._transaction.write(entries)
+        except UncertainCommit as exc:
+            self._uncertain = entries, exc.failed
+            self._keep(entries, exc)
         except (OperationalError, InterfaceError) as exc:
-            logger.error("The database did not accept %d entries: %s", len(entries), exc)  # noqa: TRY400
-            with suppress(DatabaseError):  # if the thread died here, every caller would wait forever
-                connection.close()
-            self._unsaved += [entry for entry in entries if not isinstance(entry, PendingClaim)]
-            failed = dict.fromkeys(entries, LedgerUnavailable("The database is locked or cannot be reached."))
+            self._keep(entries, exc)
         except Exception:
             if len(entries) > 1:  # one of them is faulty: write each on its own to find out which
                 for entry in entries:
                     self._commit([entry])
                 return
             logger.exception("The ledger could not write an entry.")
-            failed = {entries[0]: LedgerUnavailable("The database refused the entry.")}
-        self._complete(entries, failed)
+            self._complete(entries, {entries[0]: LedgerUnavailable("The database refused the entry.")})
+        else:
+            if self._failing_since is not None:
+                logger.warning("The database accepts entries again.")
+                self._failing_since = None
+            self._complete(entries, failed)
 
-    def _complete(self, entries: list[Entry], failed: dict[Entry, Exception]) -> None:
+    def _settle(self, entries: list[Entry]) -> list[Entry]:
+        """Find out what became of the batch of an UncertainCommit; return the entries that are still to be written."""
+        if self._uncertain is None:
+            return entries
+        batch, failed = self._uncertain
+        if self._transaction.was_committed():
+            self._complete(batch, failed)
+            written = set(batch)
+            entries = [entry for entry in entries if entry not in written]
+            self._unsaved = [entry for entry in self._unsaved if entry not in written]
+        self._uncertain = None
+        return entries
+
+    def _keep(self, entries: list[Entry], error: Exception) -> None:
+        """Keep `entries` for the next attempt, but tell the callers who have waited long enough."""
+        with suppress(DatabaseError):  # if the thread died here, every caller would wait forever
+            connection.close()
+        now = time.monotonic()
+        if self._failing_since is None:
+            logger.error("The database does not accept entries: %s", error)
+            self._failing_since = self._try_again_at = now  # at once: often only the connection was lost
+        else:
+            self._try_again_at = now + _TRY_AGAIN_SECONDS
+        for entry in entries:
+            give_up_at = max(entry.put_at, self._failing_since) + self.database_seconds
+            if isinstance(entry, PendingClaim):
+                give_up_at = min(give_up_at, entry.claim_request.deadline)
+            if now >= give_up_at and not entry.is_complete:
+                entry.complete(LedgerUnavailable("The database is locked or cannot be reached."))
+            if not entry.is_complete or isinstance(entry, Booking | Finished):
+                self._unsaved.append(entry)
+
+    def _complete(self, entries: list[Entry], failed: Mapping[Entry, Exception]) -> None:
         """Wake the callers of `entries`; claims that can wait for a key join the waiting line instead."""
         for entry in self._line_up(entries, failed):
             error = failed.get(entry)
             if isinstance(entry, PendingClaim) and error:
                 entry.claim = None  # a claim that was not committed is not valid
-            entry.complete(error)
-            if isinstance(entry, PendingClaim) and entry.is_abandoned and entry.claim:
-                self.put(Booking.unused(entry.claim))
+            has_given_up = entry.is_complete
+            if not has_given_up:
+                entry.complete(error)
+            if isinstance(entry, PendingClaim) and entry.claim and (entry.is_abandoned or has_given_up):
+                self.put(Booking.unused(entry.claim, self._transaction.clock.moment()))
 
-    def _line_up(self, entries: list[Entry], failed: dict[Entry, Exception]) -> list[Entry]:
+    def _line_up(self, entries: list[Entry], failed: Mapping[Entry, Exception]) -> list[Entry]:
         """Put the claims that can wait for a key into the waiting line; return the other entries."""
         others: list[Entry] = []
         lines: dict[str, tuple[list[PendingClaim], list[PendingClaim]]] = {}  # already waiting, and newcomers
         opens_at: dict[str, float] = {}
-        moment, now = datetime.now(UTC), time.monotonic()
+        moment, now = self._transaction.clock.moment(), time.monotonic()
         count = len(self._waiting)
         for entry in entries:
             error = failed.get(entry)
             if not (
                 isinstance(entry, PendingClaim)
+                and not entry.is_complete
                 and isinstance(error, PoolExhausted)
                 and entry.can_wait_for(error, moment)
                 and (entry.has_waited or count < self.most_waiting)

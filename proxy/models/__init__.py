@@ -9,6 +9,7 @@ from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
 from proxy.models.projects import Project
 from proxy.models.quotas import COMMON_ROTATION, NO_MODEL, GeminiModel, Quota, Use, lock_quotas
 from proxy.models.usage import DailyUsage
+from proxy.models.writers import LedgerWriter
 
 __all__ = [
     "ALL_MODELS",
@@ -23,6 +24,7 @@ __all__ = [
     "GeminiModel",
     "KeyHour",
     "KeyState",
+    "LedgerWriter",
     "LoggedRequest",
     "ModelDay",
     "ModelHour",

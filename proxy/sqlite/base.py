@@ -8,11 +8,14 @@ SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when one connection commits wh
 (sqlite.org/wal.html). If pysqlite3 is installed, its newer SQLite replaces Python's.
 """
 
+import os
 import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 try:
@@ -31,15 +34,49 @@ _T = TypeVar("_T")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection whose writers wait for up to `OPTIONS["timeout"]` seconds."""
+    """A connection whose writers wait for up to `OPTIONS["timeout"]` seconds.
+
+    It refuses to begin a transaction once its file has been deleted or replaced: SQLite would go on writing to the
+    deleted file, and everything would be lost.
+    """
+
+    # A process that serves never creates the file: when it is deleted, the counts must not go into an empty one.
+    may_create = True
+
+    # The device and inode of the file that is open; None for a database in memory.
+    _file: tuple[int, int] | None = None
 
     def get_connection_params(self) -> dict[str, Any]:
         params = super().get_connection_params()
         self._patience_seconds = float(params.pop("timeout", 5))
+        if not self.may_create and not self.is_in_memory_db():
+            params["database"] = f"{Path(params['database']).absolute().as_uri()}?mode=rw"
         return {**params, "timeout": 0}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        return self.waiting_for_turn(partial(super().get_new_connection, conn_params))
+        try:
+            opened = self.waiting_for_turn(partial(super().get_new_connection, conn_params))
+        except Database.OperationalError:
+            if not self.may_create and self._identity() is None:
+                raise self._gone() from None
+            raise
+        self._file = self._identity()
+        return opened
+
+    def _start_transaction_under_autocommit(self) -> None:
+        if self._file is not None and self._identity() != self._file:
+            raise self._gone()
+        super()._start_transaction_under_autocommit()  # type: ignore[misc]  # missing in the stubs
+
+    def _gone(self) -> Exception:
+        error: Exception = Database.OperationalError(f"{self.settings_dict['NAME']} was deleted or replaced.")
+        return error
+
+    def _identity(self) -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = os.stat(self.settings_dict["NAME"])  # noqa: PTH116  # on the hot path
+            return found.st_dev, found.st_ino
+        return None
 
     def create_cursor(self, name: Any = None) -> "_PatientCursor":
         cursor: _PatientCursor = self.connection.cursor(factory=_PatientCursor)
