@@ -20,9 +20,9 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Sum
-from django.test import Client
+from django.test import Client, TransactionTestCase
 from django.utils import timezone
 
 from proxy import views
@@ -76,6 +76,21 @@ def django_db_modify_db_settings(
     if database["ENGINE"] == "proxy.sqlite":
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
         database["OPTIONS"]["init_command"] = database["OPTIONS"]["init_command"].replace("=FULL", "=OFF")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _empty_tables_fast() -> Iterator[None]:
+    """Delete the rows of a test instead of calling `flush`, which also creates all permissions again."""
+
+    def empty_tables(_: TransactionTestCase) -> None:
+        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        with transaction.atomic(), connection.cursor() as cursor:  # foreign keys are checked at the end
+            for table in set(tables) - {"django_content_type", "auth_permission"}:
+                cursor.execute(f'DELETE FROM "{table}"')
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
+        yield
 
 
 @pytest.fixture(autouse=True)
