@@ -16,6 +16,7 @@ from gevent import Timeout, getcurrent
 from gunicorn import glogging
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxy.client import draining
 from proxy.client.address import is_in, read_address
 from proxy.client.connections import BodySocket, Connections, most_connections, raise_file_limit
 from proxy.sqlite.lock import hold_while_serving
@@ -132,6 +133,18 @@ def when_ready(server: Any) -> None:
         server.signal(signal.SIGTERM, frame)
 
     signal.signal(signal.SIGINT, stop_gracefully)
+
+    def drain(signum: int, frame: object) -> None:
+        """Stop when the drain is over, or at the second SIGTERM."""
+        if draining.is_draining():
+            server.signal(signal.SIGTERM, frame)
+            return
+        draining.begin()
+        signal.signal(signal.SIGALRM, lambda *_: server.signal(signal.SIGTERM, frame))
+        signal.setitimer(signal.ITIMER_REAL, settings.DRAIN_SECONDS)
+
+    if settings.DRAIN_SECONDS:
+        signal.signal(signal.SIGTERM, drain)
 
     def begin_as_worker() -> None:
         # A worker inherits the arbiter's handlers, which only record signals. Until it has its own, it would miss

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Clients should not retry by themselves after a longer wait; openai's clients draw the line at the same point.
 _LONGEST_RETRY_SECONDS = 120
+_RETRY_DATABASE_SECONDS = 5
 
 
 def response_for(exc: Exception, moment: datetime) -> JsonResponse:
@@ -37,7 +38,9 @@ def response_for(exc: Exception, moment: datetime) -> JsonResponse:
         message = "The request timed out after failing over from key to key."
         return error_response(504, "DEADLINE_EXCEEDED", message)
     if isinstance(exc, LedgerUnavailable):
-        return error_response(503, "UNAVAILABLE", str(exc))
+        response = error_response(503, "UNAVAILABLE", str(exc))
+        response["Retry-After"] = str(_RETRY_DATABASE_SECONDS)
+        return response
     logger.error("The relay failed.", exc_info=exc)
     return error_response(500, "INTERNAL", "The key manager failed. Its log has the details.")
 

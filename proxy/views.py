@@ -3,15 +3,16 @@
 import socket
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from proxy.answer import Answer
+from proxy.client import draining
 from proxy.client.request import read_call, request_id_of
 from proxy.dashboard import reports
 from proxy.error_responses import response_for
@@ -30,6 +31,9 @@ upstream = Upstream(
     read_seconds=settings.READ_TIMEOUT_SECONDS,
 )
 
+
+# How long the database may take for a small transaction before the service counts as not ready.
+_PROBE_SECONDS = 3
 
 client_watch = ClientWatch()
 bad_keys_watch = BadKeysWatch()
@@ -53,7 +57,7 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
             if call:
                 journey.end(call, CLIENT_LEFT, ledger)
             raise
-        response: HttpResponseBase = response_for(exc, datetime.now(UTC))
+        response: HttpResponseBase = response_for(exc, ledger.moment())
         if call:
             journey.end(call, response.status_code, ledger, is_refused=isinstance(exc, PoolExhausted))
     else:
@@ -108,7 +112,12 @@ def healthz(_: HttpRequest) -> HttpResponse:
 
 @require_safe
 def readyz(_: HttpRequest) -> HttpResponse:
-    """Return 200 if requests can be answered, otherwise 503 with the reasons: database, migrations, no usable key."""
-    problems = reports.obstacles()
+    """Return 200 if requests can be answered, otherwise 503 with the reasons.
+
+    They are: the service is stopping, the database, its migrations, no usable key.
+    """
+    problems = [gettext("The service is stopping.")] if draining.is_draining() else reports.obstacles()
+    if not problems and not ledger.is_writing(within_seconds=_PROBE_SECONDS):
+        problems = [gettext("The database accepts no changes.")]
     status = {"status": "not ready", "problems": problems} if problems else {"status": "ready"}
     return JsonResponse(status, status=503 if problems else 200)

@@ -79,6 +79,14 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _one_clock() -> Iterator[None]:
+    """Let pages follow the clock of this process, which tests set, instead of PostgreSQL's."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("proxy.models.nodes._server_now", timezone.now)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _empty_tables_fast() -> Iterator[None]:
     """Delete the rows of a test instead of calling `flush`, which also creates all permissions again."""
 
@@ -94,10 +102,12 @@ def _empty_tables_fast() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _sqlite_only(request: pytest.FixtureRequest) -> None:
-    """Skip the tests about SQLite on another database."""
+def _one_database_only(request: pytest.FixtureRequest) -> None:
+    """Skip the tests about SQLite on PostgreSQL, and those about PostgreSQL on SQLite."""
     if request.node.get_closest_marker("sqlite") and SERVER:
         pytest.skip("It is about SQLite.")
+    if request.node.get_closest_marker("postgres") and not SERVER:
+        pytest.skip("It is about PostgreSQL.")
 
 
 @pytest.fixture

@@ -76,12 +76,15 @@ class Service:
         open_files: int | None = None,
         # It begins with all tables, which saves seconds, or without a database.
         is_migrated: bool = True,
+        # That of another node.
+        database: ServiceDatabase | None = None,
         # More of the environment.
         **variables: str,
     ) -> None:
         self.folder = folder
-        self.db = ServiceDatabase(folder / "data" / "keymanager.sqlite3")
-        self.db.create(is_migrated=is_migrated)
+        self.db = database or ServiceDatabase(folder / "data" / "keymanager.sqlite3")
+        if database is None:
+            self.db.create(is_migrated=is_migrated)
         self.port = free_port()
         self.token = token
         self.open_files = open_files

@@ -11,7 +11,6 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -24,7 +23,7 @@ from proxy.admin.key_filters import ProjectFilter, StateFilter
 from proxy.admin.key_forms import ChangeKeyForm, NewKeysForm
 from proxy.admin.paste import Preview
 from proxy.dashboard.reports import today
-from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
+from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState, database_now
 from proxy.pool.actions import ACTIONS, KeyAction, apply
 from proxy.pool.adding import add_keys
 from proxy.pool.key_check import Verdict, check_keys
@@ -61,8 +60,8 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
     actions = [_admin_action(action) for action in ACTIONS.values() if not action.needs_project]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        usage = DailyUsage.objects.filter(key=OuterRef("pk"), day=today(timezone.now())).order_by()
-        events = ExhaustionEvent.objects.in_force(timezone.now()).filter(project=OuterRef("project"))
+        usage = DailyUsage.objects.filter(key=OuterRef("pk"), day=today(database_now())).order_by()
+        events = ExhaustionEvent.objects.in_force(database_now()).filter(project=OuterRef("project"))
         siblings = ApiKey.objects.present().filter(project=OuterRef("project")).order_by().values("project")
         return (
             ApiKey.objects.present()
@@ -149,7 +148,7 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
         if not self.has_change_permission(request, key):
             raise PermissionDenied
         note(request.user, gettext_noop("Checked with Google"), [key])
-        for _key, verdict, reason in check_keys([key], timezone.now()):
+        for _key, verdict, reason in check_keys([key], database_now()):
             result = _(", ").join(filter(None, [verdict.label, reason.rstrip(".")]))
             self.message_user(request, _("Checked with Google: %(result)s.") % {"result": result}, _LEVELS[verdict])
         return redirect("admin:proxy_apikey_change", key_id)
@@ -160,12 +159,12 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
             values = {name: form.cleaned_data[name] for name in form.changed_data}
             keys = ApiKey.objects.filter(pk=obj.pk)
             if (project_name := values.pop("project_name", None)) is not None:
-                keys.move_to(project_name, timezone.now())
-            keys.change(timezone.now(), **values)
+                keys.move_to(project_name, database_now())
+            keys.change(database_now(), **values)
             return
         lines: KeyLines = form.cleaned_data["lines"]
         project = form.cleaned_data["project_name"]
-        added = add_keys(lines.secrets, timezone.now(), name=obj.name, names=lines.names, project=project)
+        added = add_keys(lines.secrets, database_now(), name=obj.name, names=lines.names, project=project)
         self.message_user(request, summary(lines, added.new, added.known), messages.SUCCESS)
         for warning in filter(None, [malformed_warning(lines), odd_warning(lines)]):
             self.message_user(request, warning, messages.WARNING)
@@ -184,10 +183,10 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
         return redirect("admin:proxy_apikey_changelist")
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
-        ApiKey.objects.filter(pk=obj.pk).forget(timezone.now())
+        ApiKey.objects.filter(pk=obj.pk).forget(database_now())
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        queryset.forget(timezone.now())
+        queryset.forget(database_now())
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest

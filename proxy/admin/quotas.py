@@ -19,7 +19,7 @@ from proxy.accounts.activity import note
 from proxy.dashboard.reports import today
 from proxy.gemini.quota_day import next_reset
 from proxy.gemini.refusals import Window
-from proxy.models import ExhaustionEvent, GeminiModel, Project, Quota
+from proxy.models import ExhaustionEvent, GeminiModel, Project, Quota, database_now
 from proxy.models.quotas import SET_NAMES
 
 
@@ -67,7 +67,7 @@ def state(quota: Quota) -> str:
 
 def with_exhaustion(quotas: QuerySet[Quota]) -> QuerySet[Quota]:
     """Add `is_exhausted`: whether Google has refused a request because of the daily limit, for `state`."""
-    of_day = ExhaustionEvent.objects.in_force(timezone.now()).filter(window=Window.DAY)
+    of_day = ExhaustionEvent.objects.in_force(database_now()).filter(window=Window.DAY)
     of_quota = of_day.filter(project=OuterRef("project"), model_name=OuterRef("model_name"))
     return quotas.annotate(is_exhausted=Exists(of_quota))
 
@@ -145,7 +145,7 @@ class ProjectAdmin(admin.ModelAdmin[Project]):
             if quota.pk is None:
                 GeminiModel.objects.begin(quota.model_name)
             rows = Quota.objects.filter(project=quota.project_id, model_name=quota.model_name)
-            rows.set_limits(timezone.now(), **{name: getattr(quota, name) for name in SET_NAMES})
+            rows.set_limits(database_now(), **{name: getattr(quota, name) for name in SET_NAMES})
 
 
 @admin.register(Quota)
@@ -183,12 +183,12 @@ class QuotaAdmin(admin.ModelAdmin[Quota]):
     def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
         """Write limits and recompute their quotas."""
         limits = {name: form.cleaned_data[name] for name in form.changed_data}
-        Quota.objects.filter(pk=obj.pk).set_limits(timezone.now(), **limits)
+        Quota.objects.filter(pk=obj.pk).set_limits(database_now(), **limits)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Forget limits reported by Google"))
     def forget_learned(self, request: HttpRequest, queryset: Any) -> None:
         quotas = Quota.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
-        quotas.forget_learned(timezone.now())
+        quotas.forget_learned(database_now())
         note(request.user, gettext_noop("Forgot limits reported by Google"), quotas)
         text = ngettext(
             "Limits of %(count)d quota forgotten. Google will report them again.",

@@ -1,15 +1,15 @@
 """The database tables: the pool, its quotas and its history.
 
-Each module imports only those before it: projects, exhaustion, quotas, keys, usage, history.
+Each module imports only those before it: nodes, projects, exhaustion, quotas, keys, usage, history.
 """
 
 from proxy.models.exhaustion import ALL_MODELS, ExhaustionEvent
 from proxy.models.history import FirstByte, FirstByteDay, KeyHour, LoggedRequest, ModelDay, ModelHour, Outcome
 from proxy.models.keys import FAULTS, ApiKey, KeyState, key_label, shown_label
+from proxy.models.nodes import LedgerWriter, SharedSecretKey, database_now
 from proxy.models.projects import Project
 from proxy.models.quotas import COMMON_ROTATION, NO_MODEL, GeminiModel, Quota, Use, lock_quotas
 from proxy.models.usage import DailyUsage
-from proxy.models.writers import LedgerWriter
 
 __all__ = [
     "ALL_MODELS",
@@ -31,7 +31,9 @@ __all__ = [
     "Outcome",
     "Project",
     "Quota",
+    "SharedSecretKey",
     "Use",
+    "database_now",
     "key_label",
     "lock_quotas",
     "shown_label",

@@ -8,13 +8,12 @@ from datetime import datetime
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from django_stubs_ext import StrPromise
 
 from proxy.accounts.activity import note
-from proxy.models import ApiKey, Project
+from proxy.models import ApiKey, Project, database_now
 from proxy.models.keys import ApiKeyQuerySet
 from proxy.pool.key_check import Verdict, check_keys
 
@@ -87,7 +86,7 @@ def apply(action: KeyAction, request: HttpRequest, keys: ApiKeyQuerySet, project
     """Run an action, note it in the activity log, and leave a message. Raises PermissionDenied."""
     if not may_change_keys(request):
         raise PermissionDenied
-    level, text = action.run(keys, timezone.now(), project)
+    level, text = action.run(keys, database_now(), project)
     note(request.user, action.noted_as, keys, to=project)
     messages.add_message(request, level, text)
 

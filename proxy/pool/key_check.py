@@ -11,12 +11,11 @@ from datetime import datetime
 import requests
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.utils import timezone
 from django.utils.translation import gettext
 
 from proxy.gemini.credentials import credential_for
 from proxy.gemini.refusals import message_in, read_fault, read_refusal
-from proxy.models import FAULTS, ApiKey
+from proxy.models import FAULTS, ApiKey, database_now
 from proxy.security.masking import mask_bytes
 
 logger = logging.getLogger(__name__)
@@ -79,8 +78,8 @@ class BadKeysWatch:
 
 def recheck_bad_keys() -> None:
     """Check the bad keys that are due, unless another process is doing so."""
-    moment = timezone.now()
     try:
+        moment = database_now()
         for key, verdict, _ in check_keys(ApiKey.objects.take_due_checks(moment), moment):
             if verdict is Verdict.GOOD:
                 logger.info("%s works again and is back in the rotation.", key.label)

@@ -1,7 +1,7 @@
 """Answers for every page: HTML, one of its tables as CSV, or its tables as JSON."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -18,6 +18,7 @@ from proxy.dashboard.parts.filters import Filters
 from proxy.dashboard.parts.tables import Table
 from proxy.dashboard.reports import today
 from proxy.gemini.quota_day import next_reset
+from proxy.models import database_now
 
 View = Callable[..., HttpResponse]
 
@@ -48,7 +49,7 @@ def answer(
         return HttpResponse(table.csv(), "text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
     if request.GET.get("format") == "json":
         return JsonResponse({table.name: table.records() for table in tables})
-    moment = moment or datetime.now(UTC)
+    moment = moment or database_now()
     page = {
         **site.each_context(request),
         "title": title,

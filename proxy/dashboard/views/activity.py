@@ -1,7 +1,6 @@
 """Activity: what people changed in the admin and the dashboard."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django import forms
@@ -14,7 +13,7 @@ from proxy.dashboard.parts.links import key_address
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import activity as report
-from proxy.models import ApiKey
+from proxy.models import ApiKey, database_now
 from proxy.models.history import ACTIVITY_DAYS
 from proxy.security.masking import mask_text
 
@@ -34,7 +33,7 @@ class ActivityForm(forms.Form):
 @dashboard_page
 def activity(request: HttpRequest) -> HttpResponse:
     """Show a page of changes, by everybody or by one person."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     form = ActivityForm(request.GET)
     form.is_valid()

@@ -1,6 +1,6 @@
 """Exhaustion: which quotas were exceeded on a quota day, when, and how many more projects would have been enough."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 from django import forms
 from django.conf import settings
@@ -21,7 +21,7 @@ from proxy.dashboard.parts.tables import Column, Figure, Table
 from proxy.dashboard.reports import exhaustion as report
 from proxy.dashboard.reports import today
 from proxy.dashboard.reports.exhaustion import DayOfExhaustion, QuotaDay, Spending
-from proxy.models import ExhaustionEvent
+from proxy.models import ExhaustionEvent, database_now
 
 _ONE_DAY = timedelta(days=1)
 
@@ -43,7 +43,7 @@ class DayForm(forms.Form):
 @dashboard_page
 def exhaustion(request: HttpRequest) -> HttpResponse:
     """Show the exhaustion events on the day of `?day=`."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     form = DayForm(request.GET)
     form.is_valid()

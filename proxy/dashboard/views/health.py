@@ -1,7 +1,5 @@
 """Health: versions, the database, the queue of one worker, keys by state, and the settings in force."""
 
-from datetime import UTC, datetime
-
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
@@ -16,13 +14,13 @@ from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import health as report
 from proxy.ledger import ledger
-from proxy.models import ApiKey, KeyState
+from proxy.models import ApiKey, KeyState, database_now
 
 
 @dashboard_page
 def health(request: HttpRequest) -> HttpResponse:
     """Show what the service runs on."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     return answer(
         request,
         "health",

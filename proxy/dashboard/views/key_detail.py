@@ -1,7 +1,7 @@
 """A key: its state, its usage and its errors."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -20,13 +20,13 @@ from proxy.dashboard.reports import today
 from proxy.dashboard.reports.period import Period
 from proxy.dashboard.views.key_list import state_of
 from proxy.dashboard.views.request_log import SHAPES
-from proxy.models import ApiKey, LoggedRequest, Outcome
+from proxy.models import ApiKey, LoggedRequest, Outcome, database_now
 
 
 @dashboard_page
 def key_detail(request: HttpRequest, key_id: int) -> HttpResponse:
     """Show a key. Deleted keys keep their history and their page."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     shown = get_object_or_404(ApiKey.objects.select_related("project"), pk=key_id)
     filters = read_filters(request, moment)
     model_name = filters.period.model_name

@@ -1,7 +1,7 @@
 """The list of keys: state and usage of each, and actions on several at once."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from urllib.parse import urlencode
 
@@ -25,7 +25,7 @@ from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import keys as report
 from proxy.dashboard.reports import today
 from proxy.gemini.refusals import Window
-from proxy.models import ApiKey, ExhaustionEvent, KeyState
+from proxy.models import ApiKey, ExhaustionEvent, KeyState, database_now
 from proxy.pool.actions import ACTIONS, apply_posted, may_change_keys
 
 PAGE = 50
@@ -50,7 +50,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         apply_posted(request)
         return redirect(request.get_full_path())
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     form = KeyListForm(request.GET)
     form.is_valid()

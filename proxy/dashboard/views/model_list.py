@@ -1,7 +1,6 @@
 """Models: requests over time, totals and known limits of each."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
@@ -15,12 +14,13 @@ from proxy.dashboard.parts.tables import Column, Table, token_columns
 from proxy.dashboard.reports import by_model, traffic
 from proxy.dashboard.reports.by_model import MOST_MODELS, ModelBars
 from proxy.dashboard.reports.traffic import Sums
+from proxy.models import database_now
 
 
 @dashboard_page
 def model_list(request: HttpRequest) -> HttpResponse:
     """Show the models used in the chosen period."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     sums = traffic.sums(filters.period)
     bars = by_model.bars(filters.period, sums)

@@ -1,7 +1,7 @@
 """The overview: requests left today and how long they last, the state of keys, and how requests ended."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -21,6 +21,7 @@ from proxy.dashboard.reports.pool import PoolState
 from proxy.dashboard.reports.remaining import Remaining, used_up_at
 from proxy.dashboard.reports.traffic import Bar
 from proxy.dashboard.views import overview_tables as tables
+from proxy.models import database_now
 
 _FEW_KEYS = 0.2  # of the usable ones
 
@@ -28,7 +29,7 @@ _FEW_KEYS = 0.2  # of the usable ones
 @dashboard_page
 def overview(request: HttpRequest) -> HttpResponse:
     """Show the pool at a glance."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     period = filters.period
     sums = traffic.sums(period)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from django import forms
 from django.conf import settings
@@ -16,7 +15,7 @@ from proxy.dashboard.parts.links import key_address, model_link
 from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table, token_columns
 from proxy.dashboard.reports import requests as log
-from proxy.models import LoggedRequest, Outcome
+from proxy.models import LoggedRequest, Outcome, database_now
 
 SHAPES = {Outcome.AT_ONCE: "●", Outcome.AFTER_FAIL_OVER: "◑", Outcome.REFUSED: "▲", Outcome.FAILED: "✕"}
 
@@ -36,7 +35,7 @@ class LogForm(forms.Form):
 @dashboard_page
 def request_log(request: HttpRequest) -> HttpResponse:
     """Show a page of the log. With `?after=`, return only newer rows, for the script that adds them at the top."""
-    moment = datetime.now(UTC)
+    moment = database_now()
     filters = read_filters(request, moment)
     form = LogForm(request.GET)
     form.is_valid()

@@ -4,13 +4,12 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from tqdm import tqdm
 
 from proxy.management.base import PoolCommand
-from proxy.models import ApiKey
+from proxy.models import ApiKey, database_now
 from proxy.pool.key_check import Verdict, check_keys
 
 
@@ -23,7 +22,7 @@ class Command(PoolCommand):
             raise CommandError(_("There are no keys yet. Import some: python manage.py importkeys key.txt"))
         verdicts: Counter[Verdict] = Counter()
         with tqdm(total=len(keys), unit=_("key"), disable=None) as progress:  # None: a bar only in a terminal
-            for key, verdict, reason in check_keys(keys, timezone.now()):
+            for key, verdict, reason in check_keys(keys, database_now()):
                 verdicts[verdict] += 1
                 progress.update()
                 if verdict is not Verdict.GOOD:

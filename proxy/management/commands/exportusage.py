@@ -4,13 +4,13 @@ from datetime import date
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.dashboard.reports import today
 from proxy.management.base import PoolCommand
 from proxy.management.files import write_private
+from proxy.models import database_now
 from proxy.pool.usage_file import export_usage
 
 
@@ -24,7 +24,7 @@ class Command(PoolCommand):
         parser.add_argument("--day", help=_("the quota day, such as 2026-11-23 (default: today)"))
 
     def handle(self, *args: Any, file: str, day: str | None, **options: Any) -> None:
-        moment = timezone.now()
+        moment = database_now()
         try:
             quota_day = date.fromisoformat(day) if day else today(moment)
         except ValueError:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.management.base import PoolCommand
 from proxy.management.files import permission_warning, read_text
+from proxy.models import database_now
 from proxy.pool.adding import add_keys, count_new
 from proxy.pool.key_file import read_keys
 from proxy.pool.summary import malformed_warning, odd_warning, summary
@@ -31,7 +31,7 @@ class Command(PoolCommand):
             new = count_new(lines.secrets)
             known = len(lines.secrets) - new
         else:
-            new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
+            new, known = add_keys(lines.secrets, database_now(), names=lines.names)
         self.stdout.write(summary(lines, new, known, is_done=not dry_run))
         for warning in filter(None, [odd_warning(lines), permission_warning(file)]):
             self.stderr.write(self.style.WARNING(warning))

@@ -5,13 +5,13 @@ from datetime import date
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.dashboard.reports import today
 from proxy.management.base import PoolCommand
 from proxy.management.files import read_text
+from proxy.models import database_now
 from proxy.pool.usage_file import BadUsageFile, import_usage, parse_usage
 
 
@@ -28,7 +28,7 @@ class Command(PoolCommand):
         )
 
     def handle(self, *args: Any, file: str, day: str | None, dry_run: bool, **options: Any) -> None:
-        moment = timezone.now()
+        moment = database_now()
         try:
             usage = parse_usage(read_text(file))
             usage = replace(usage, day=date.fromisoformat(day)) if day else usage

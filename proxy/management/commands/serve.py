@@ -9,15 +9,17 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import CommandError
-from django.utils import timezone
+from django.core.management.base import CommandError, CommandParser
+from django.db import connection
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from proxy.dashboard.reports import pool_state
+from proxy.dashboard.reports.health import migrations
 from proxy.management.base import TerminalCommand
 from proxy.management.files import permission_warning, read_text
-from proxy.models import ApiKey
+from proxy.management.preparing import one_node_at_a_time
+from proxy.models import ApiKey, SharedSecretKey, database_now
 from proxy.pool.adding import add_keys
 from proxy.pool.key_file import read_keys
 from proxy.pool.summary import malformed_warning, odd_warning, summary
@@ -31,12 +33,25 @@ class Command(TerminalCommand):
     def get_check_kwargs(self, options: dict[str, Any]) -> dict[Any, Any]:
         return {**super().get_check_kwargs(options), "databases": ["default"]}
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--no-migrate", action="store_true", help=_("do not migrate the database, as it is done elsewhere")
+        )
+        parser.add_argument(
+            "--new-secret-key", action="store_true", help=_("accept that SECRET_KEY has changed since the last start")
+        )
+
+    def handle(self, *args: Any, no_migrate: bool, new_secret_key: bool, **options: Any) -> None:
         _check_addresses()
         hold_while_serving(over_exec=True)
-        call_command("migrate", verbosity=0)
-        imported, warnings = _import_key_file()
-        password = _create_admin()
+        with one_node_at_a_time():
+            if not no_migrate:
+                call_command("migrate", verbosity=0)
+            elif migrations().unapplied:
+                raise CommandError(_("The database is not migrated. Run `python manage.py migrate`."))
+            _check_secret_key(is_new=new_secret_key)
+            imported, warnings = _import_key_file()
+            password = _create_admin()
         for line in _welcome(imported, password):
             self.stdout.write(line)
         for warning in warnings:
@@ -62,13 +77,28 @@ def _check_addresses() -> None:
                 ) from None
 
 
+def _check_secret_key(*, is_new: bool) -> None:
+    """Raise CommandError if another node of the same database has another SECRET_KEY."""
+    if connection.vendor != "postgresql":  # only this node
+        return
+    if is_new:
+        SharedSecretKey.replace()
+    elif not SharedSecretKey.is_ours():
+        raise CommandError(
+            _(
+                "SECRET_KEY differs from that of the other nodes of this database. Set it to the same value on all of "
+                "them; after a change, start one with --new-secret-key."
+            )
+        )
+
+
 def _import_key_file() -> tuple[str, list[str]]:
     """Import KEY_FILE. Return a summary, which is "" if there is no such file, and warnings to print."""
     path = settings.BASE_DIR / settings.KEY_FILE
     if not path.is_file():
         return "", []
     lines = read_keys(read_text(str(path)))
-    new, known = add_keys(lines.secrets, timezone.now(), names=lines.names)
+    new, known = add_keys(lines.secrets, database_now(), names=lines.names)
     warnings = [f"{path.name}: {text}" for text in (malformed_warning(lines), odd_warning(lines)) if text]
     return f"{path.name}: {summary(lines, new, known)}", [*warnings, *filter(None, [permission_warning(str(path))])]
 
@@ -86,7 +116,7 @@ def _create_admin() -> str:
 def _welcome(imported: str, password: str) -> list[str]:
     host, _colon, port = settings.BIND.split(",")[0].rpartition(":")
     url = f"http://{'localhost' if host in ('0.0.0.0', '[::]', '') else host}:{port}"  # noqa: S104
-    state = pool_state(timezone.now())
+    state = pool_state(database_now())
     keys = _("%(usable)d usable (%(limited)d rate-limited), %(bad)d bad, %(disabled)d disabled") % state._asdict()
     has_default_token = settings.PLACEHOLDER_TOKEN == settings.DEFAULT_TOKEN
     token = settings.PLACEHOLDER_TOKEN if has_default_token else _("(the value of PLACEHOLDER_TOKEN)")
