@@ -29,8 +29,18 @@ pytestmark = [pytest.mark.process, pytest.mark.postgres]
 SECRET_KEY = "the same on all nodes, and long enough to be one"
 
 
-def new_node(folder: Path, gemini: FakeGemini, database: ServiceDatabase | None = None, **variables: str) -> Service:
-    return Service(folder, gemini, database=database, **{"SECRET_KEY": SECRET_KEY, "WEB_WORKERS": "1", **variables})
+def new_node(
+    folder: Path,
+    gemini: FakeGemini,
+    database: ServiceDatabase | None = None,
+    *,
+    secret_key: str = SECRET_KEY,
+    url: str = "",
+) -> Service:
+    """Return a node on `database`, or on a new one. url: another way to the database."""
+    node = Service(folder, gemini, database=database, SECRET_KEY=secret_key, WEB_WORKERS="1")
+    node.environment["DATABASE_URL"] = url or node.db.url
+    return node
 
 
 @pytest.fixture
@@ -53,7 +63,7 @@ def cable() -> Iterator[Cable]:
 @pytest.fixture
 def node(tmp_path: Path, gemini: FakeGemini, cable: Cable) -> Iterator[Service]:
     """A node that reaches its database through a cable."""
-    with new_node(tmp_path, gemini, cable.database, DATABASE_URL=cable.url) as node:
+    with new_node(tmp_path, gemini, cable.database, url=cable.url) as node:
         yield node.start().wait_until_ready()
 
 
@@ -80,7 +90,7 @@ def test_three_nodes_can_make_their_first_start_at_once(tmp_path: Path, gemini: 
 
 def test_nodes_must_have_the_same_secret_key(tmp_path: Path, gemini: FakeGemini, nodes: list[Service]) -> None:
     with new_node(
-        tmp_path / "c", gemini, nodes[0].db, SECRET_KEY="another one, which is just as long as that"
+        tmp_path / "c", gemini, nodes[0].db, secret_key="another one, which is just as long as that"
     ) as other:
         other.start()
         assert other.wait() == 1

@@ -267,3 +267,38 @@ def test_what_a_client_has_seen_is_counted_whatever_is_killed(
         assert service.ask().status_code == 200
         if not SERVER:
             assert service.db.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("is_new_worker", [False, True], ids=["seen by a running worker", "seen by a new worker"])
+def test_a_database_that_is_deleted_is_noticed(
+    tmp_path: Path, gemini: FakeGemini, service: Service, *, is_new_worker: bool
+) -> None:
+    for _ in range(4):
+        assert service.ask().status_code == 200
+    away = tmp_path / "away"
+    away.mkdir()
+    for part in service.database.parent.glob("keymanager.sqlite3*"):
+        part.rename(away / part.name)
+    if is_new_worker:
+        before = service.workers
+        for worker in before:
+            service.kill_one(worker)
+        assert eventually(lambda: len(set(service.workers) - set(before)) == 2)
+
+    assert eventually(lambda: service.is_answering(status=503))
+    sent = len(gemini.seen)
+    response = service.ask()
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert len(gemini.seen) == sent
+    assert f"{service.database} was deleted or replaced." in service.logs
+    assert "Traceback" not in service.logs
+    assert not service.database.exists()
+
+    for part in away.iterdir():
+        part.rename(service.database.parent / part.name)
+    assert eventually(service.is_answering)
+    assert service.ask().status_code == 200
+    assert service.stop() == 0
+    assert service.answers() == dict(gemini.accepted)

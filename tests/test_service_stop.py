@@ -152,3 +152,21 @@ def test_it_starts_again_at_once_on_the_same_port(service: Service, gemini: Fake
         service.start().wait_until_ready()
 
     assert service.ask().status_code == 200
+
+
+def test_a_drain_serves_on_while_readiness_says_no(tmp_path: Path, gemini: FakeGemini) -> None:
+    with running(tmp_path, gemini, DRAIN_SECONDS="30") as service:
+        service.terminate()
+        assert eventually(lambda: service.is_answering(status=503))
+        assert service.ask().status_code == 200
+        assert service.process is not None
+        assert service.process.poll() is None
+
+        service.terminate()  # a second time: the drain ends
+        assert service.wait(10) == 0
+
+
+def test_a_drain_ends_after_its_time(tmp_path: Path, gemini: FakeGemini) -> None:
+    with running(tmp_path, gemini, DRAIN_SECONDS="0.3") as service:
+        service.terminate()
+        assert service.wait(10) == 0

@@ -1,6 +1,7 @@
 """Which paths are ours and which are relayed; health checks, dashboard, redirects."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.auth.models import User
@@ -27,6 +28,7 @@ from tests.conftest import (
     ask,
     claim_of,
     fake_secret,
+    is_soon,
     locked_database,
     other_connection,
     usage_of_today,
@@ -339,11 +341,27 @@ def test_readyz_is_not_ready_when_the_database_is_behind(pool: Pool, unapplied: 
     assert "manage.py migrate" in problem
 
 
-def test_readyz_answers_while_somebody_writes(pool: Pool) -> None:
+def test_readyz_waits_for_somebody_who_writes(pool: Pool, service: Ledger) -> None:
     pool("one")
+    service.close()
+
+    with locked_database("IMMEDIATE") as let_go:
+        with ThreadPoolExecutor() as threads:
+            checking = threads.submit(lambda: Client().get("/readyz"))
+            assert is_soon(lambda: service._writer._thread)
+            assert not checking.done()
+            let_go()
+        assert checking.result().status_code == 200
+
+
+def test_readyz_is_not_ready_when_somebody_writes_for_too_long(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool("one")
+    monkeypatch.setattr("proxy.views._PROBE_SECONDS", 0.1)
 
     with locked_database("IMMEDIATE"):
-        assert Client().get("/readyz").status_code == 200
+        [problem] = problems()
+
+    assert problem == "The database accepts no changes."
 
 
 def test_readyz_is_not_ready_when_the_database_does_not_answer(pool: Pool, impatient: Ledger) -> None:

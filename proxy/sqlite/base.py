@@ -27,6 +27,7 @@ else:
     sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
 
 from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
 
 Database = sys.modules["sqlite3"]
 
@@ -68,9 +69,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise self._gone()
         super()._start_transaction_under_autocommit()  # type: ignore[misc]  # missing in the stubs
 
-    def _gone(self) -> Exception:
-        error: Exception = Database.OperationalError(f"{self.settings_dict['NAME']} was deleted or replaced.")
-        return error
+    def _gone(self) -> OperationalError:
+        return OperationalError(f"{self.settings_dict['NAME']} was deleted or replaced.")
 
     def _identity(self) -> tuple[int, int] | None:
         with suppress(OSError):
