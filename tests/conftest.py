@@ -124,6 +124,7 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
     monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
+    monkeypatch.setattr("proxy.ledger.leases.BUSY", math.inf)  # no turns are leased
     yield ledger
     ledger.close()
     upstream.close()

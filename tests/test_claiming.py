@@ -673,9 +673,9 @@ def test_who_leaves_while_his_claim_cannot_be_written_gives_nothing_back(
     claim_of(service)
     grant = Scheduler.grant
 
-    def grant_in_vain(claiming: Scheduler, pending: Any) -> Any:
+    def grant_in_vain(claiming: Scheduler, pending: Any, lease: Any) -> Any:
         """Grant, and let the transaction fail as soon as the request has its claim."""
-        results = grant(claiming, pending)
+        results = grant(claiming, pending, lease)
         return _Failing(results)
 
     def leave(asked: Any) -> None:

@@ -25,8 +25,9 @@ from proxy.ledger.bookings import (
     write_spent_day,
 )
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
-from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
+from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
 from proxy.ledger.history import FinishedRequest
+from proxy.ledger.leases import Leases
 from proxy.ledger.minute_window import correct
 from proxy.ledger.transaction import LedgerTransaction
 from proxy.ledger.writer import Writer
@@ -51,8 +52,9 @@ class Ledger:
     ) -> None:
         self.bare_429_is_for_the_day = bare_429_is_for_the_day
         self._zone = zone
-        self._transaction = LedgerTransaction(zone, log_days=log_days)
-        self._writer = Writer(self._transaction, most_waiting=most_waiting)
+        leases = Leases()
+        self._transaction = LedgerTransaction(zone, leases, log_days=log_days)
+        self._writer = Writer(self._transaction, leases, most_waiting=most_waiting)
 
     @property
     def queued(self) -> int:
@@ -84,6 +86,8 @@ class Ledger:
 
         Raises PoolExhausted when no key becomes available in time, LedgerUnavailable.
         """
+        if turn := self._writer.take_turn(claim_request):
+            return turn, False
         pending = PendingClaim(claim_request)
         self._writer.put(pending)
         try:
@@ -102,7 +106,7 @@ class Ledger:
 
     def give_back(self, claim: Claim) -> None:
         """Give back a claim that was never sent. Does not wait."""
-        self._writer.put(Booking.unused(claim, self.moment()))
+        self._writer.put(GiveBack([claim]))
 
     def book_answer(self, claim: Claim, status: int) -> None:
         """Count an answer, or a 429 that is passed on, and return once the count is on disk.
@@ -110,6 +114,8 @@ class Ledger:
         After a 503 the whole pool backs off from the model for a moment. Raises LedgerUnavailable.
         """
         moment = self.moment()
+        if status == OVERLOADED:
+            self._writer.return_turns(lambda turn: turn.model_name == claim.model_name)
 
         def note(cursor: CursorWrapper) -> None:
             write_answer(cursor, claim, status)
@@ -130,6 +136,7 @@ class Ledger:
         project: the project number named in the refusal. Does not wait, since the next claim is behind it in the queue.
         """
         moment = self.moment()
+        self._writer.return_turns(lambda turn: turn.quota_id == claim.quota_id or turn.key_id == claim.key_id)
         until = cooldown_end(
             refusal,
             moment,
@@ -150,6 +157,7 @@ class Ledger:
     def book_fault(self, claim: Claim, fault: Fault, reason: str, project: str | None = None) -> None:
         """Count the answer, and mark the key as bad with `reason`. Does not wait."""
         moment = self.moment()
+        self._writer.return_turns(lambda turn: turn.key_id == claim.key_id)
 
         def note(cursor: CursorWrapper) -> None:
             take_back(cursor, claim)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 
 from django.db.backends.utils import CursorWrapper
 
@@ -25,7 +27,6 @@ _SAME_COOLDOWN_WITHOUT_DELAY = timedelta(minutes=1)
 
 def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
     """Learn from an answer that the request was within the limits. The answer itself is counted elsewhere."""
-    quota = Quota.objects.filter(id=claim.quota_id)
     if claim.is_new_model and 400 <= status < 500 and status != 429:
         GeminiModel.objects.drop_unknown(claim.model_name)  # as far as we know, this model does not exist
         return
@@ -36,17 +37,19 @@ def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
     if status >= 400:
         return
     if claim.refusals_in_a_row:
-        quota.update(refusals_in_a_row=0)
+        Quota.objects.filter(id=claim.quota_id).update(refusals_in_a_row=0)
     if claim.overloads:
         GeminiModel.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
     if claim.disproves:
-        quota.update(**dict.fromkeys(claim.disproves))
+        Quota.objects.filter(id=claim.quota_id).update(**dict.fromkeys(claim.disproves))
 
 
-def take_back(cursor: CursorWrapper, claim: Claim) -> None:
-    """Take back a claim that Google did not count or never received."""
-    if claim.tenth:
-        give_back(cursor, claim.quota_id, claim.tenth, claim.tokens)
+def take_back(cursor: CursorWrapper, *claims: Claim) -> None:
+    """Take back claims that Google did not count or never received."""
+    places = sorted((claim.quota_id, claim.tenth, claim.tokens) for claim in claims if claim.tenth)
+    for (quota_id, tenth), found in groupby(places, key=itemgetter(0, 1)):
+        tokens = [place[2] for place in found]
+        give_back(cursor, quota_id, tenth, len(tokens), sum(tokens))
 
 
 def write_spent_day(claim: Claim, moment: datetime, until: datetime) -> None:

@@ -2,15 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import Self
 
 from django.db.backends.utils import CursorWrapper
 
-from proxy.ledger.bookings import take_back
 from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
 from proxy.ledger.history import FinishedRequest
 
@@ -102,10 +99,15 @@ class Booking(Entry):
         self.effect = effect
         self.counts = counts
 
-    @classmethod
-    def unused(cls, claim: Claim, moment: datetime) -> Self:
-        """Return the booking that gives back a claim that was never sent."""
-        return cls(claim, moment, partial(take_back, claim=claim))
+
+class GiveBack(Entry):
+    """Claims that were never sent."""
+
+    __slots__ = ("claims",)
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        super().__init__(is_awaited=False)
+        self.claims = claims
 
 
 class Finished(Entry):

@@ -30,10 +30,10 @@ _ADD = (
 _EXPIRE = f"DELETE FROM {_USE} WHERE tenth <= %s RETURNING quota_id, requests, tokens"
 _LEAVE = f"UPDATE {_QUOTA} SET minute_requests = minute_requests - %s, minute_tokens = minute_tokens - %s WHERE id = %s"
 _USES = f"SELECT tenth, requests, tokens FROM {_USE} WHERE quota_id = %s ORDER BY tenth"
-_TAKE_OUT = f"UPDATE {_USE} SET requests = requests - 1, tokens = tokens - %s WHERE quota_id = %s AND tenth = %s"
+_TAKE_OUT = f"UPDATE {_USE} SET requests = requests - %s, tokens = tokens - %s WHERE quota_id = %s AND tenth = %s"
 _GIVE_BACK = (
     f"UPDATE {_QUOTA} SET minute_requests = minute_requests - %s, minute_tokens = minute_tokens - %s, "
-    "day_requests = CASE WHEN day_requests > 0 THEN day_requests - 1 ELSE 0 END, "
+    "day_requests = CASE WHEN day_requests > %s THEN day_requests - %s ELSE 0 END, "
     f"opens_at = {_DUE} WHERE id = %s"
 )
 _CORRECT = f"UPDATE {_USE} SET tokens = tokens + %s WHERE quota_id = %s AND tenth = %s"
@@ -46,7 +46,7 @@ def adapt(cursor: CursorWrapper, moment: datetime) -> str | datetime:
     return adapted
 
 
-def add(cursor: CursorWrapper, uses: Sequence[tuple[int, int, int, int]]) -> None:
+def add(cursor: CursorWrapper, uses: Sequence[tuple[int, ...]]) -> None:
     """Add (quota id, tenth, requests, tokens) rows to the windows."""
     cursor.executemany(_ADD, uses)
 
@@ -101,11 +101,11 @@ def opening(
     return opens
 
 
-def give_back(cursor: CursorWrapper, quota_id: int, tenth: int, tokens: int) -> None:
-    """Remove a request that Google did not count from its windows. Call it once per request."""
-    cursor.execute(_TAKE_OUT, [tokens, quota_id, tenth])
-    requests, tokens = (1, tokens) if cursor.rowcount else (0, 0)
-    cursor.execute(_GIVE_BACK, [requests, tokens, adapt(cursor, _LONG_AGO), quota_id])
+def give_back(cursor: CursorWrapper, quota_id: int, tenth: int, requests: int, tokens: int) -> None:
+    """Remove requests that Google did not count from their windows. Call it once per request."""
+    cursor.execute(_TAKE_OUT, [requests, tokens, quota_id, tenth])
+    of_minute = (requests, tokens) if cursor.rowcount else (0, 0)
+    cursor.execute(_GIVE_BACK, [*of_minute, requests, requests, adapt(cursor, _LONG_AGO), quota_id])
 
 
 def correct(cursor: CursorWrapper, quota_id: int, tenth: int, tokens: int) -> None:

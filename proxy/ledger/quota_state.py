@@ -80,6 +80,16 @@ class QuotaState:
         return is_full or (tokens is not None and self.minute_tokens >= tokens)
 
     @property
+    def has_plenty(self) -> bool:
+        """Tell whether turns may be leased: nobody will miss them, as every known limit is less than half used."""
+        known = (
+            (self.requests_per_minute, self.minute_requests),
+            (self.input_tokens_per_minute, self.minute_tokens),
+            (self.requests_per_day, self.day_requests),
+        )
+        return not self.refusals_in_a_row and all(limit is None or 2 * used < limit for limit, used in known)
+
+    @property
     def rank(self) -> tuple[int, int, int]:
         """The sort key of claims: most room first, then least recently used.
 

@@ -7,9 +7,10 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
 from proxy.gemini.quota_day import quota_day
+from proxy.ledger.leases import DEAD_AFTER_SECONDS
 from proxy.ledger.minute_window import adapt
 from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
-from proxy.models import FirstByte, FirstByteDay, KeyHour, LedgerWriter, LoggedRequest, ModelDay, ModelHour
+from proxy.models import FirstByte, FirstByteDay, KeyHour, LedgerWriter, LoggedRequest, ModelDay, ModelHour, Quota
 from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG = LoggedRequest._meta.db_table
@@ -22,7 +23,9 @@ _DELETE_ACTIVITY = (
 )
 
 _WRITER = LedgerWriter._meta.db_table
-_DELETE_WRITERS = f"DELETE FROM {_WRITER} WHERE committed_at < %s"
+_DELETE_WRITERS = (
+    f"DELETE FROM {_WRITER} WHERE committed_at < %s OR (has_turns AND committed_at < %s) RETURNING has_turns"
+)
 
 
 def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo) -> None:
@@ -32,7 +35,10 @@ def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo
     """
     cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
     cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
-    cursor.execute(_DELETE_WRITERS, [adapt(cursor, moment - timedelta(days=1))])
+    dead = moment - timedelta(seconds=DEAD_AFTER_SECONDS)
+    cursor.execute(_DELETE_WRITERS, [adapt(cursor, moment - timedelta(days=1)), adapt(cursor, dead)])
+    if any(has_turns for [has_turns] in cursor.fetchall()):
+        Quota.objects.recount()
     for hours, days, kept in (
         (ModelHour, ModelDay, HOURS_DAYS),
         (FirstByte, FirstByteDay, FIRST_BYTE_HOURS_DAYS),

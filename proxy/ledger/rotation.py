@@ -75,7 +75,7 @@ class LoadedRotation:
     def __init__(
         self, cursor: CursorWrapper, model_name: str, zone: tzinfo, clock: DatabaseClock, progress: Progress
     ) -> None:
-        self.name = model_name
+        self.asked_for = self.name = model_name
         self.moment = clock.moment()
         # `moment` in nanoseconds by the clock of `Use`.
         self.now, self._monotonic = clock.now_ns(), time.monotonic()
@@ -93,18 +93,14 @@ class LoadedRotation:
         self._taken: dict[int, QuotaState] = {}
         self._spent: dict[int, QuotaState] = {}
         self._keys_taken: set[int] = set()
-        self._uses: dict[int, list[int]] = {}
+        # Requests and tokens, by quota and tenth.
+        self._uses: dict[tuple[int, int], list[int]] = {}
         are_some_due = self._find()
         # Requests are counted by the minute.
         self.has_windows = self.name not in (COMMON_ROTATION, NO_MODEL)
         self._expire_uses()
         if are_some_due:
             self._open_what_is_due()
-
-    @property
-    def tenth(self) -> int:
-        """The tenth of a second in which new claims are counted; 0 when they are not counted by the minute."""
-        return self.now // TENTH if self.has_windows else 0
 
     def by_our_clock(self, monotonic: float) -> int:
         """Convert a time of `time.monotonic()` to the clock of `Use`."""
@@ -143,20 +139,23 @@ class LoadedRotation:
         opens = opening(self._cursor, quota.id, quota.requests_per_minute, quota.input_tokens_per_minute, tokens)
         return opens if opens is None else max(opens, self.now + _A_MOMENT)
 
-    def take(self, quota: QuotaState, key: Key, tokens: int) -> None:
-        """Count a new request."""
+    def take(self, quota: QuotaState, key: Key, tokens: int, tenths_later: int = 0) -> int:
+        """Count a new request. Return the tenth of a second in which it is counted; 0 if not by the minute."""
         self._progress.turn = max(self._progress.turn + 1, self.now)
         quota.last_used = self._progress.turn
         quota.day_requests += 1
-        if self.has_windows:
-            quota.spend(tokens)
-            use = self._uses.setdefault(quota.id, [0, 0])
-            use[0] += 1
-            use[1] += tokens
         self._taken[quota.id] = quota
         if abs(self.now - self._progress.noted.get(key.id, 0)) > _A_MINUTE:
             self._progress.noted[key.id] = self.now
             self._keys_taken.add(key.id)
+        if not self.has_windows:
+            return 0
+        tenth = self.now // TENTH + tenths_later
+        quota.spend(tokens)
+        use = self._uses.setdefault((quota.id, tenth), [0, 0])
+        use[0] += 1
+        use[1] += tokens
+        return tenth
 
     def close(self, quota: QuotaState) -> None:
         """Close a spent quota when the rotation is written."""
@@ -229,6 +228,5 @@ class LoadedRotation:
 
     def _write_uses(self) -> None:
         if self._uses:
-            uses = [(quota_id, self.tenth, requests, tokens) for quota_id, (requests, tokens) in self._uses.items()]
-            add(self._cursor, uses)
+            add(self._cursor, [(*place, *numbers) for place, numbers in self._uses.items()])
             self._uses = {}

@@ -6,18 +6,22 @@ unknown limits that have the fewest in flight, and never wait. The keys of a pro
 known limit.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 
 from proxy.ledger.backoff import pause_ns
 from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
+from proxy.ledger.leases import LIFETIME, Demand
 from proxy.ledger.quota_state import Key, QuotaState
 from proxy.ledger.rotation import LoadedRotation
 from proxy.models import ApiKey, key_label
 
 # After this many waves of overload in a row, one request at a time probes whether the overload is over.
 _WAVES_BEFORE_PROBING = 3
+# How much longer a leased turn stays in the window, in tenths of a second.
+_LEASED_TENTHS = math.ceil(LIFETIME * 10)
 _SPARE = 1  # quotas loaded beyond the number of requests, since some may lack tokens
 
 
@@ -29,11 +33,18 @@ class Scheduler:
         self._candidates: dict[int, QuotaState] = {}
         self._heap: list[tuple[int, int, int]] = []
         self._first_in_line: int | None = None
+        # Leased turns.
+        self.turns: list[Claim] = []
 
-    def grant(self, claim_requests: Sequence[ClaimRequest]) -> list[Claim | PoolExhausted]:
-        """Return for each request a claim or the reason why there is none; first come, first served."""
-        self._see_more(len(claim_requests) + _SPARE)
+    def grant(self, claim_requests: Sequence[ClaimRequest], lease: Demand) -> list[Claim | PoolExhausted]:
+        """Return for each request a claim or the reason why there is none; first come, first served.
+
+        lease: how many turns to lease, if there are plenty.
+        """
+        self._see_more(len(claim_requests) + lease.turns + _SPARE)
         results = [self._serve(claim_request) for claim_request in claim_requests]
+        if all(isinstance(result, Claim) for result in results):
+            self._lease(lease)
         self._rotation.write()
         is_served = all(isinstance(result, Claim | Overloaded) for result in results)
         first_opening = None if is_served else self._rotation.first_opening()
@@ -41,6 +52,20 @@ class Scheduler:
             result if isinstance(result, Claim | Overloaded) else self._no_key(claim_request, result, first_opening)
             for claim_request, result in zip(claim_requests, results, strict=True)
         ]
+
+    def _lease(self, lease: Demand) -> None:
+        rotation = self._rotation
+        if rotation.is_new or rotation.overloads or not rotation.has_windows:
+            return
+        expected = ClaimRequest(rotation.asked_for, lease.tokens)
+        while len(self.turns) < lease.turns and self._heap:
+            quota = self._candidates[self._heap[0][2]]
+            rotation.count_day(quota)
+            if not quota.has_plenty or (key := quota.next_key(frozenset())) is None:
+                return
+            heappop(self._heap)
+            # It can arrive at Google later than other claims, so it leaves the window later.
+            self.turns.append(self._take(quota, key, expected, tenths_later=_LEASED_TENTHS))
 
     def _see_more(self, count: int) -> None:
         for quota in self._rotation.more(count):
@@ -95,9 +120,9 @@ class Scheduler:
         later = [moment for moment in openings if moment > now]
         return min(later or openings, default=None)
 
-    def _take(self, quota: QuotaState, key: Key, claim_request: ClaimRequest) -> Claim:
+    def _take(self, quota: QuotaState, key: Key, claim_request: ClaimRequest, tenths_later: int = 0) -> Claim:
         rotation = self._rotation
-        rotation.take(quota, key, claim_request.tokens or 0)
+        tenth = rotation.take(quota, key, claim_request.tokens or 0, tenths_later)
         if quota.is_day_spent or quota.is_minute_spent:
             rotation.close(quota)
         else:
@@ -110,7 +135,7 @@ class Scheduler:
             rotation_name=rotation.name,
             quota_id=quota.id,
             is_new_model=rotation.is_new,
-            tenth=rotation.tenth,
+            tenth=tenth,
             tokens=claim_request.tokens or 0,
             corrects_tokens=rotation.has_windows and quota.minds_tokens,
             in_minute=quota.minute_requests,

@@ -9,16 +9,17 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import cast
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
-from proxy.ledger.claims import PoolExhausted
-from proxy.ledger.entries import Booking, Entry, Finished, PendingClaim
-from proxy.ledger.transaction import LedgerTransaction, UncertainCommit
+from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
+from proxy.ledger.leases import Leases
+from proxy.ledger.transaction import LedgerTransaction, Outcome, UncertainCommit
 from proxy.ledger.waiting_line import WaitingLines
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,15 @@ class LedgerUnavailable(Exception):
 class Writer:
     """The queue, and the thread that empties it, which starts with the first entry. Safe to share between threads."""
 
-    def __init__(self, transaction: LedgerTransaction, *, most_waiting: int) -> None:
+    def __init__(self, transaction: LedgerTransaction, leases: Leases, *, most_waiting: int) -> None:
         self.most_waiting = most_waiting
         self.database_seconds: float = DATABASE_SECONDS
         self._transaction = transaction
+        self._leases = leases
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._unsaved: list[Entry] = []
-        # The batch of an UncertainCommit, and its claims that could not be granted.
-        self._uncertain: tuple[list[Entry], Mapping[Entry, Exception]] | None = None
+        # The batch of an UncertainCommit, and what it has led to if it was committed.
+        self._uncertain: tuple[list[Entry], Outcome] | None = None
         # Since when the database accepts nothing, and when to try again, by `time.monotonic()`.
         self._failing_since: float | None = None
         self._try_again_at = 0.0
@@ -77,6 +79,19 @@ class Writer:
                     self._thread.start()
         self._queue.put(entry)
 
+    def take_turn(self, claim_request: ClaimRequest) -> Claim | None:
+        """Return a leased turn for the request, if there is one and nobody has been waiting for longer."""
+        turn = self._leases.take(claim_request)
+        if turn and self._waiting.opens_at(claim_request.rotation_name) is not None:
+            self.put(GiveBack([turn]))
+            return None
+        return turn
+
+    def return_turns(self, is_concerned: Callable[[Claim], bool]) -> None:
+        """Give back the leased turns that should not be taken any more. Does not wait."""
+        if self._leases and (turns := self._leases.remove(is_concerned)):
+            self.put(GiveBack(turns))
+
     def close(self, timeout_seconds: float) -> None:
         """Write what is left in the queue and stop the thread; the next entry starts a new one."""
         with self._start_lock:
@@ -92,7 +107,9 @@ class Writer:
             batch = self._next_batch()
             is_last = None in batch
             kept = [entry for entry in self._unsaved if not (isinstance(entry, PendingClaim) and entry.is_abandoned)]
-            entries, self._unsaved = [*kept, *self._arrange(filter(None, batch), is_last=is_last)], []
+            turns = self._leases.clear() if is_last else self._leases.remove_expired()
+            new = [*filter(None, batch), *([GiveBack(turns)] if turns else [])]
+            entries, self._unsaved = [*kept, *self._arrange(new, is_last=is_last)], []
             if entries:
                 self._commit(entries)
         for pending in self._waiting.take_all():
@@ -126,6 +143,8 @@ class Writer:
         times = [max(0.0, self._try_again_at - time.monotonic())] if self._unsaved else []
         if (seconds := self._waiting.seconds_to_next(time.monotonic())) is not None:
             times.append(seconds)
+        if (seconds := self._leases.seconds_to_expiry()) is not None:
+            times.append(seconds)
         if self._finished:
             times.append(max(0.0, self._writes_history_at - time.monotonic()))
         return min(times, default=None)
@@ -144,6 +163,9 @@ class Writer:
                     continue
             elif isinstance(entry, Booking) and entry.effect:
                 self._waiting.check_soon(entry.claim.model_name)
+            elif isinstance(entry, GiveBack):
+                for claim in entry.claims:
+                    self._waiting.check_soon(claim.model_name)
             elif isinstance(entry, Finished):
                 if not self._finished:
                     self._writes_history_at = now + _HISTORY_EVERY_SECONDS
@@ -160,9 +182,9 @@ class Writer:
         """Commit all of `entries` or none, and complete them; keep them if the database accepts nothing."""
         try:
             entries = self._settle(entries)
-            failed = self._transaction.write(entries)
+            outcome = self._transaction.write(entries)
         except UncertainCommit as exc:
-            self._uncertain = entries, exc.failed
+            self._uncertain = entries, exc.outcome
             self._keep(entries, exc)
         except (OperationalError, InterfaceError) as exc:
             self._keep(entries, exc)
@@ -172,20 +194,20 @@ class Writer:
                     self._commit([entry])
                 return
             logger.exception("The ledger could not write an entry.")
-            self._complete(entries, {entries[0]: LedgerUnavailable("The database refused the entry.")})
+            self._complete(entries, Outcome({entries[0]: LedgerUnavailable("The database refused the entry.")}, ()))
         else:
             if self._failing_since is not None:
                 logger.warning("The database accepts entries again.")
                 self._failing_since = None
-            self._complete(entries, failed)
+            self._complete(entries, outcome)
 
     def _settle(self, entries: list[Entry]) -> list[Entry]:
         """Find out what became of the batch of an UncertainCommit; return the entries that are still to be written."""
         if self._uncertain is None:
             return entries
-        batch, failed = self._uncertain
+        batch, outcome = self._uncertain
         if self._transaction.was_committed():
-            self._complete(batch, failed)
+            self._complete(batch, outcome)
             written = set(batch)
             entries = [entry for entry in entries if entry not in written]
             self._unsaved = [entry for entry in self._unsaved if entry not in written]
@@ -208,20 +230,21 @@ class Writer:
                 give_up_at = min(give_up_at, entry.claim_request.deadline)
             if now >= give_up_at and not entry.is_complete:
                 entry.complete(LedgerUnavailable("The database is locked or cannot be reached."))
-            if not entry.is_complete or isinstance(entry, Booking | Finished):
+            if not entry.is_complete or isinstance(entry, Booking | Finished | GiveBack):
                 self._unsaved.append(entry)
 
-    def _complete(self, entries: list[Entry], failed: Mapping[Entry, Exception]) -> None:
+    def _complete(self, entries: list[Entry], outcome: Outcome) -> None:
         """Wake the callers of `entries`; claims that can wait for a key join the waiting line instead."""
-        for entry in self._line_up(entries, failed):
-            error = failed.get(entry)
+        self._leases.add(outcome.turns)
+        for entry in self._line_up(entries, outcome.failed):
+            error = outcome.failed.get(entry)
             if isinstance(entry, PendingClaim) and error:
                 entry.claim = None  # a claim that was not committed is not valid
             has_given_up = entry.is_complete
             if not has_given_up:
                 entry.complete(error)
             if isinstance(entry, PendingClaim) and entry.claim and (entry.is_abandoned or has_given_up):
-                self.put(Booking.unused(entry.claim, self._transaction.clock.moment()))
+                self.put(GiveBack([entry.claim]))
 
     def _line_up(self, entries: list[Entry], failed: Mapping[Entry, Exception]) -> list[Entry]:
         """Put the claims that can wait for a key into the waiting line; return the other entries."""

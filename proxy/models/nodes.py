@@ -29,6 +29,8 @@ class LedgerWriter(models.Model):
     batch = models.BigIntegerField()
     # When that was. Rows are deleted a day later.
     committed_at = models.DateTimeField()
+    # It may hold leased turns. When it dies with them, their quotas are counted again.
+    has_turns = models.BooleanField(default=False)
 
     def __str__(self) -> str:
         return str(self.id)
