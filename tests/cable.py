@@ -1,5 +1,6 @@
 """A TCP connection to the database server that a test can cut, hold, or slow down."""
 
+import queue
 import socket
 import threading
 import time
@@ -29,6 +30,8 @@ class Cable:
         self.is_cut = False
         # How long everything takes in each direction.
         self.delay_seconds = 0.0
+        # What is on its way, and when it arrives.
+        self._late: dict[socket.socket, queue.SimpleQueue[tuple[float, bytes]]] = {}
 
     @property
     def url(self) -> str:
@@ -81,8 +84,7 @@ class Cable:
                     if self.answers_to_lose:
                         self.answers_to_lose -= 1
                         losing.set()
-                time.sleep(self.delay_seconds)
-                server.sendall(data)
+                self._deliver(server, data)
         if not losing.is_set():
             self._end(client, server)
 
@@ -91,9 +93,25 @@ class Cable:
             while data := server.recv(65536):
                 if losing.is_set():
                     break
-                time.sleep(self.delay_seconds)
-                client.sendall(data)
+                self._deliver(client, data)
         self._end(client, server)
+
+    def _deliver(self, end: socket.socket, data: bytes) -> None:
+        """Send now, or when the delay is over; other data may be on its way at the same time."""
+        if not self.delay_seconds:
+            end.sendall(data)
+            return
+        if end not in self._late:
+            self._late[end] = queue.SimpleQueue()
+            threading.Thread(target=self._deliver_late, args=(end, self._late[end]), daemon=True).start()
+        self._late[end].put((time.monotonic() + self.delay_seconds, data))
+
+    def _deliver_late(self, end: socket.socket, late: "queue.SimpleQueue[tuple[float, bytes]]") -> None:
+        with suppress(OSError):
+            while True:
+                due_at, data = late.get()
+                time.sleep(max(0.0, due_at - time.monotonic()))
+                end.sendall(data)
 
     def _end(self, *ends: socket.socket) -> None:
         for end in ends:

@@ -28,7 +28,6 @@ from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
 from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
 from proxy.ledger.history import FinishedRequest
 from proxy.ledger.leases import Leases
-from proxy.ledger.minute_window import correct
 from proxy.ledger.transaction import LedgerTransaction
 from proxy.ledger.writer import Writer
 
@@ -117,8 +116,8 @@ class Ledger:
         if status == OVERLOADED:
             self._writer.return_turns(lambda turn: turn.model_name == claim.model_name)
 
-        def note(cursor: CursorWrapper) -> None:
-            write_answer(cursor, claim, status)
+        def note(_: CursorWrapper) -> None:
+            write_answer(claim, status)
             if status == OVERLOADED and claim.spends_quota:
                 write_overload(claim, self._transaction.clock.now_ns())
             if claim.is_last_of_day:
@@ -126,7 +125,9 @@ class Ledger:
 
         counts = {"refusals": 1} if status == 429 else {"answers": 1, "errors": int(status >= 400)}
         is_usual = claim.says_nothing_new and status != OVERLOADED
-        booking = Booking(claim, moment, None if is_usual else note, is_awaited=True, **counts)
+        booking = Booking(
+            claim, moment, None if is_usual else note, is_awaited=True, proves=claim.is_unproven, **counts
+        )
         self._writer.put(booking)
         booking.wait()
 
@@ -175,9 +176,7 @@ class Ledger:
         if any(tokens):
             counts = {f"{name}_tokens": number for name, number in tokens._asdict().items() if number}
             is_off = claim.corrects_tokens and tokens.prompt and tokens.prompt != claim.tokens
-            more = tokens.prompt - claim.tokens
-            note = partial(correct, quota_id=claim.quota_id, tenth=claim.tenth, tokens=more) if is_off else None
-            booking = Booking(claim, self.moment(), note, **counts)
+            booking = Booking(claim, self.moment(), corrects=tokens.prompt - claim.tokens if is_off else 0, **counts)
             booking.is_urgent = False
             self._writer.put(booking)
 

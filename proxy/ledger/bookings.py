@@ -1,6 +1,6 @@
 """Books the outcome of attempts in the ledger's transaction: counts, learned limits, exhaustion, faults, overload."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -25,15 +25,18 @@ _SAME_COOLDOWN = timedelta(seconds=0.5)
 _SAME_COOLDOWN_WITHOUT_DELAY = timedelta(minutes=1)
 
 
-def write_answer(cursor: CursorWrapper, claim: Claim, status: int) -> None:
-    """Learn from an answer that the request was within the limits. The answer itself is counted elsewhere."""
+def prove(cursor: CursorWrapper, claims: Iterable[Claim]) -> None:
+    """Learn from answers that their quotas accept so many requests a minute. Errors count too."""
+    cursor.executemany(_PROVE, sorted((claim.quota_id, claim.in_minute) for claim in claims))
+
+
+def write_answer(claim: Claim, status: int) -> None:
+    """Learn from an answer that is unusual. The answer itself is counted elsewhere."""
     if claim.is_new_model and 400 <= status < 500 and status != 429:
         GeminiModel.objects.drop_unknown(claim.model_name)  # as far as we know, this model does not exist
         return
     if claim.is_new_model:
         GeminiModel.objects.mark_known(claim.model_name)
-    if claim.is_unproven:  # an error counts too: the request was within the quota
-        cursor.execute(_PROVE, [claim.quota_id, claim.in_minute])
     if status >= 400:
         return
     if claim.refusals_in_a_row:
@@ -162,13 +165,14 @@ _BEGIN_USAGE = (
 def add_usage(cursor: CursorWrapper, counts: Mapping[tuple[int, str, date], Mapping[str, int]]) -> None:
     """Add counts to the rows of DailyUsage with these keys, models and days; create the missing rows."""
     # In a fixed order, so that transactions on PostgreSQL cannot deadlock.
-    for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0]):
-        row: tuple[int | str, ...] = (
-            *(numbers.get(name, 0) for name in _COUNTERS),
-            key_id,
-            model_name,
-            day.isoformat(),
-        )
+    rows: list[tuple[int | str, ...]] = [
+        (*(numbers.get(name, 0) for name in _COUNTERS), key_id, model_name, day.isoformat())
+        for (key_id, model_name, day), numbers in sorted(counts.items(), key=lambda item: item[0])
+    ]
+    if cursor.db.vendor == "postgresql":
+        cursor.executemany(_BEGIN_USAGE, rows)
+        return
+    for row in rows:
         cursor.execute(_ADD_USAGE, row)
         if not cursor.rowcount:  # an INSERT every time would also write SQLite's table of sequences
             cursor.execute(_BEGIN_USAGE, row)

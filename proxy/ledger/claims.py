@@ -69,6 +69,8 @@ class Claim:
     tokens: int = 0
     # The token count of the answer replaces the estimate.
     corrects_tokens: bool = False
+    # A limit of input tokens is known, so that other processes must hear of the true count soon.
+    has_token_limit: bool = False
     # How many requests the quota has had in this minute, including this one.
     in_minute: int = 0
     # The limit is unknown, and the quota has never accepted this many requests in a minute.
@@ -93,6 +95,6 @@ class Claim:
 
     @property
     def says_nothing_new(self) -> bool:
-        """Tell whether a successful answer only has to be counted."""
-        is_usual = not (self.is_new_model or self.is_unproven or self.disproves or self.is_last_of_day)
+        """Tell whether a successful answer has to be counted, and proves room at most."""
+        is_usual = not (self.is_new_model or self.disproves or self.is_last_of_day)
         return is_usual and not (self.refusals_in_a_row or self.overloads)

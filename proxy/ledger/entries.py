@@ -80,9 +80,9 @@ class PendingClaim(Entry):
 
 
 class Booking(Entry):
-    """Counts to add to a row of DailyUsage, and an effect: what else to write in the same transaction."""
+    """Counts to add to a row of DailyUsage, and what else to write in the same transaction."""
 
-    __slots__ = ("claim", "counts", "effect", "moment")
+    __slots__ = ("claim", "corrects", "counts", "effect", "moment", "proves")
 
     def __init__(
         self,
@@ -91,12 +91,19 @@ class Booking(Entry):
         effect: Callable[[CursorWrapper], object] | None = None,
         *,
         is_awaited: bool = False,
+        proves: bool = False,
+        corrects: int = 0,
         **counts: int,
     ) -> None:
         super().__init__(is_awaited=is_awaited)
         self.claim = claim
         self.moment = moment
+        # Whatever is unusual.
         self.effect = effect
+        # The answer shows that the quota accepts this many requests a minute.
+        self.proves = proves
+        # How many input tokens the estimate was short of.
+        self.corrects = corrects
         self.counts = counts
 
 

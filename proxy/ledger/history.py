@@ -53,6 +53,8 @@ class FinishedRequest:
 
 def write_history(cursor: CursorWrapper, finished: Sequence[FinishedRequest], *, has_log: bool) -> None:
     """Add finished requests to their hourly sums, and to the log if there is one."""
+    if not finished:
+        return
     if has_log:
         cursor.executemany(_LOG, [_log_row(cursor, request) for request in finished])
     models: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)

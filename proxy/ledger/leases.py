@@ -17,7 +17,7 @@ LIFETIME = 0.25
 # After so many seconds without a commit, others take the process for dead, and count again what its turns have used.
 DEAD_AFTER_SECONDS = 10
 # Fewer requests than this in a quarter of a second lease nothing.
-BUSY = 8
+BUSY = 3
 _MOST_TURNS = 256
 
 

@@ -5,7 +5,7 @@ each tenth of a second in which a quota was used, and `Quota` holds the sums of 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from django.db.backends.utils import CursorWrapper
@@ -31,13 +31,16 @@ _EXPIRE = f"DELETE FROM {_USE} WHERE tenth <= %s RETURNING quota_id, requests, t
 _LEAVE = f"UPDATE {_QUOTA} SET minute_requests = minute_requests - %s, minute_tokens = minute_tokens - %s WHERE id = %s"
 _USES = f"SELECT tenth, requests, tokens FROM {_USE} WHERE quota_id = %s ORDER BY tenth"
 _TAKE_OUT = f"UPDATE {_USE} SET requests = requests - %s, tokens = tokens - %s WHERE quota_id = %s AND tenth = %s"
+_IS_IN_WINDOW = f"EXISTS (SELECT 1 FROM {_USE} WHERE quota_id = %s AND tenth = %s)"
+_LEAVE_EARLY = f"{_LEAVE} AND {_IS_IN_WINDOW}"
 _GIVE_BACK = (
-    f"UPDATE {_QUOTA} SET minute_requests = minute_requests - %s, minute_tokens = minute_tokens - %s, "
-    "day_requests = CASE WHEN day_requests > %s THEN day_requests - %s ELSE 0 END, "
+    f"UPDATE {_QUOTA} SET day_requests = CASE WHEN day_requests > %s THEN day_requests - %s ELSE 0 END, "
     f"opens_at = {_DUE} WHERE id = %s"
 )
 _CORRECT = f"UPDATE {_USE} SET tokens = tokens + %s WHERE quota_id = %s AND tenth = %s"
-_CORRECT_QUOTA = f"UPDATE {_QUOTA} SET minute_tokens = minute_tokens + %s, opens_at = {_DUE} WHERE id = %s"
+_CORRECT_QUOTA = (
+    f"UPDATE {_QUOTA} SET minute_tokens = minute_tokens + %s, opens_at = {_DUE} WHERE id = %s AND {_IS_IN_WINDOW}"
+)
 
 
 def adapt(cursor: CursorWrapper, moment: datetime) -> str | datetime:
@@ -103,13 +106,14 @@ def opening(
 
 def give_back(cursor: CursorWrapper, quota_id: int, tenth: int, requests: int, tokens: int) -> None:
     """Remove requests that Google did not count from their windows. Call it once per request."""
+    cursor.execute(_LEAVE_EARLY, [requests, tokens, quota_id, quota_id, tenth])
     cursor.execute(_TAKE_OUT, [requests, tokens, quota_id, tenth])
-    of_minute = (requests, tokens) if cursor.rowcount else (0, 0)
-    cursor.execute(_GIVE_BACK, [*of_minute, requests, requests, adapt(cursor, _LONG_AGO), quota_id])
+    cursor.execute(_GIVE_BACK, [requests, requests, adapt(cursor, _LONG_AGO), quota_id])
 
 
-def correct(cursor: CursorWrapper, quota_id: int, tenth: int, tokens: int) -> None:
-    """Correct the estimated tokens of a request by `tokens`, which may be negative, while it is in the window."""
-    cursor.execute(_CORRECT, [tokens, quota_id, tenth])
-    if cursor.rowcount:
-        cursor.execute(_CORRECT_QUOTA, [tokens, adapt(cursor, _LONG_AGO), quota_id])
+def correct(cursor: CursorWrapper, corrections: Iterable[tuple[int, int, int]]) -> None:
+    """Correct the estimated tokens of requests by (quota id, tenth, tokens), while they are in the window."""
+    due = adapt(cursor, _LONG_AGO)
+    rows = sorted(corrections)
+    cursor.executemany(_CORRECT_QUOTA, [(tokens, due, quota_id, quota_id, tenth) for quota_id, tenth, tokens in rows])
+    cursor.executemany(_CORRECT, [(tokens, quota_id, tenth) for quota_id, tenth, tokens in rows])

@@ -14,7 +14,7 @@ from proxy.models import FirstByte, FirstByteDay, KeyHour, LedgerWriter, LoggedR
 from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG = LoggedRequest._meta.db_table
-_DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 500)"
+_DELETE_LOGGED = f"DELETE FROM {_LOG} WHERE id IN (SELECT id FROM {_LOG} WHERE began < %s ORDER BY began LIMIT 2000)"
 
 _ACTIVITY = LogEntry._meta.db_table
 # There is no index on their time, but their ids are in the order of time.

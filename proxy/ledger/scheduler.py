@@ -138,6 +138,7 @@ class Scheduler:
             tenth=tenth,
             tokens=claim_request.tokens or 0,
             corrects_tokens=rotation.has_windows and quota.minds_tokens,
+            has_token_limit=quota.input_tokens_per_minute is not None,
             in_minute=quota.minute_requests,
             is_unproven=quota.is_unproven,
             disproves=quota.disproved,

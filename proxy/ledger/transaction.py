@@ -3,25 +3,26 @@
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import date, tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.quota_day import quota_day
-from proxy.ledger.bookings import add_usage, take_back
+from proxy.ledger.bookings import add_usage, prove, take_back
 from proxy.ledger.claims import Claim
 from proxy.ledger.clock import DatabaseClock
 from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
 from proxy.ledger.history import write_history
 from proxy.ledger.leases import DEAD_AFTER_SECONDS, Leases
-from proxy.ledger.minute_window import adapt, after_clock_was_set
+from proxy.ledger.minute_window import adapt, after_clock_was_set, correct
 from proxy.ledger.retention import prune
 from proxy.ledger.rotation import LoadedRotation, Progress
 from proxy.ledger.scheduler import Scheduler
-from proxy.models import LedgerWriter, Quota, lock_quotas
+from proxy.models import LedgerWriter, Quota
 from proxy.models.quotas import QUOTA_LOCK
 
 _WRITER = LedgerWriter._meta.db_table
@@ -29,12 +30,18 @@ _NUMBER_BATCH = (
     f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s) ON CONFLICT (id) "
     "DO UPDATE SET batch = excluded.batch, has_turns = excluded.has_turns, committed_at = excluded.committed_at"
 )
-# The same on PostgreSQL, together with the lock and the clock: each statement costs a round trip.
-_BEGIN_ON_SERVER = (
-    f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})), "
-    f"numbered AS ({_NUMBER_BATCH % ('%s', '%s', '%s', 'now()')}) "
-    "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000 FROM locked"
+_LAST_BATCH = (
+    f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s) ON CONFLICT (id) "
+    f"DO UPDATE SET batch = {_WRITER}.batch RETURNING batch"
 )
+# On PostgreSQL, the lock, the batch's number and the clock take one round trip.
+_CLOCK = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000"
+_NUMBERED = f"numbered AS ({_NUMBER_BATCH % ('%s', '%s', '%s', 'now()')})"
+_BEGIN = f"WITH {_NUMBERED} {_CLOCK}"
+_BEGIN_LOCKED = (
+    f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})), {_NUMBERED} {_CLOCK} FROM locked"
+)
+_PRUNE_EVERY_SECONDS = 1
 
 
 class UncertainCommit(Exception):
@@ -65,9 +72,13 @@ class LedgerTransaction:
         self.log_days = log_days
         self._leases = leases
         self._committed_at = time.monotonic()
+        # Bookings that prove room or correct tokens, for the next transaction with the lock. No limit depends on them.
+        self._learned: list[Booking] = []
         self.clock = DatabaseClock()
         self._zone = zone
         self._progress = Progress()
+        # By `time.monotonic()`.
+        self._prunes_at = 0.0
         self._writer_id = secrets.randbits(62)
         self._batch = 0
 
@@ -76,54 +87,79 @@ class LedgerTransaction:
 
         Raises UncertainCommit, and any other exception of the database when nothing was committed.
         """
+        bookings = [entry for entry in entries if isinstance(entry, Booking)]
+        effects = [booking.effect for booking in bookings if booking.effect]
+        unused = [claim for entry in entries if isinstance(entry, GiveBack) for claim in entry.claims]
+        finished = [entry.request for entry in entries if isinstance(entry, Finished)]
+        pending = [entry for entry in entries if isinstance(entry, PendingClaim)]
+        running_low = self._leases.running_low()
+        is_pruning = bool(finished) and time.monotonic() >= self._prunes_at
+        # Counts and history are added to rows in a fixed order, which needs no lock.
+        needs_lock = bool(pending or running_low or unused or effects or is_pruning)
+        needs_lock |= any(booking.corrects and booking.claim.has_token_limit for booking in bookings)
+        learned = [booking for booking in bookings if booking.proves or booking.corrects]
         outcome: Outcome | None = None
         try:
-            with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-                self._begin(cursor)
-                self._write_bookings([entry for entry in entries if isinstance(entry, Booking)], cursor)
-                self._take_back(
-                    [claim for entry in entries if isinstance(entry, GiveBack) for claim in entry.claims], cursor
-                )
-                if finished := [entry.request for entry in entries if isinstance(entry, Finished)]:
-                    write_history(cursor, finished, has_log=self.log_days > 0)
+            with (
+                transaction.atomic(),
+                connections[DEFAULT_DB_ALIAS].cursor() as cursor,
+                _Pipeline(cursor) as pipeline,
+            ):
+                self._begin(cursor, needs_lock=needs_lock)
+                if needs_lock and self.clock.was_set():
+                    with pipeline.paused():
+                        after_clock_was_set(cursor, self.clock.moment(), self.clock.now_ns())
+                self._write_counts(bookings, cursor)
+                if needs_lock:
+                    self._learn([*self._learned, *learned], cursor)
+                if effects:
+                    with pipeline.paused():
+                        for effect in effects:
+                            effect(cursor)
+                self._take_back(unused, cursor)
+                write_history(cursor, finished, has_log=self.log_days > 0)
+                if is_pruning:
                     prune(cursor, self.clock.moment(), self.log_days, self._zone)
-                outcome = self._grant([entry for entry in entries if isinstance(entry, PendingClaim)], cursor)
+                    self._prunes_at = time.monotonic() + _PRUNE_EVERY_SECONDS
+                outcome = self._grant(pending, running_low, cursor)
         except (OperationalError, InterfaceError) as exc:
             if outcome is not None:
                 raise UncertainCommit(outcome) from exc
             raise
         self._committed_at = time.monotonic()
+        self._learned = [] if needs_lock else [*self._learned, *learned]
         return outcome
 
     def was_committed(self) -> bool:
         """Tell whether the batch of the last UncertainCommit was committed. Raises any exception of the database."""
         with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            lock_quotas(cursor)  # the server may still be working on the COMMIT
-            return LedgerWriter.objects.filter(id=self._writer_id, batch=self._batch).exists()
+            moment = adapt(cursor, self.clock.moment())
+            # Writes, and so waits for a server that is still working on the COMMIT.
+            cursor.execute(_LAST_BATCH, [self._writer_id, 0, False, moment])
+            return bool(cursor.fetchall() == [(self._batch,)])
 
-    def _begin(self, cursor: CursorWrapper) -> None:
-        """Take the lock, read the clock, and number the batch."""
+    def _begin(self, cursor: CursorWrapper, *, needs_lock: bool) -> None:
+        """Take the lock if necessary, read the clock, and number the batch."""
         self._batch += 1
         numbers = [self._writer_id, self._batch, self._leases.are_wanted]
         if cursor.db.vendor == "postgresql":
-            cursor.execute(_BEGIN_ON_SERVER, numbers)
+            cursor.execute(_BEGIN_LOCKED if needs_lock else _BEGIN, numbers)
             [[server_ns]] = cursor.fetchall()
             self.clock.follow(int(server_ns))
         else:
             cursor.execute(_NUMBER_BATCH, [*numbers, adapt(cursor, self.clock.moment())])
-        if self.clock.was_set():
-            after_clock_was_set(cursor, self.clock.moment(), self.clock.now_ns())
 
-    def _write_bookings(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
+    def _write_counts(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
         for booking in bookings:
             if booking.counts:
                 row = (booking.claim.key_id, booking.claim.counted_name, quota_day(booking.moment, self._zone))
                 counts[row].update(booking.counts)
-        if counts:
-            add_usage(cursor, counts)
-        for effect in (booking.effect for booking in bookings if booking.effect):
-            effect(cursor)
+        add_usage(cursor, counts)
+
+    def _learn(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
+        prove(cursor, [booking.claim for booking in bookings if booking.proves])
+        correct(cursor, [(b.claim.quota_id, b.claim.tenth, b.corrects) for b in bookings if b.corrects])
 
     def _take_back(self, claims: Sequence[Claim], cursor: CursorWrapper) -> None:
         if claims and time.monotonic() - self._committed_at > DEAD_AFTER_SECONDS:
@@ -131,10 +167,10 @@ class LedgerTransaction:
         else:
             take_back(cursor, *claims)
 
-    def _grant(self, entries: Sequence[PendingClaim], cursor: CursorWrapper) -> Outcome:
+    def _grant(self, entries: Sequence[PendingClaim], running_low: Sequence[str], cursor: CursorWrapper) -> Outcome:
         """Claim a key for each entry, and lease turns for those that will follow."""
         by_rotation: defaultdict[str, list[PendingClaim]] = defaultdict(list)
-        for name in self._leases.running_low():
+        for name in running_low:
             by_rotation[name] = []
         for entry in entries:
             by_rotation[entry.claim_request.rotation_name].append(entry)
@@ -152,3 +188,29 @@ class LedgerTransaction:
                 else:
                     failed[entry] = result
         return Outcome(failed, turns)
+
+
+class _Pipeline:
+    """Sends the statements of a transaction without waiting for their results, each of which costs a round trip.
+
+    Statements whose results are read wait, of course. Only on PostgreSQL.
+    """
+
+    def __init__(self, cursor: CursorWrapper) -> None:
+        self._database = cursor.db
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._database.vendor == "postgresql":
+            self._stack.enter_context(self._database.connection.pipeline())
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._stack.__exit__(*exc_info)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wait for each result, as the ORM expects."""
+        self._stack.close()
+        yield
+        self.__enter__()
