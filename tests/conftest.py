@@ -125,6 +125,8 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     monkeypatch.setattr("proxy.ledger.leases.BUSY", math.inf)  # no turns are leased
+    # Tests set the clock of this process, not PostgreSQL's.
+    monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)
     yield ledger
     ledger.close()
     upstream.close()
@@ -208,7 +210,6 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
         clocks = Clocks(wall)
         monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: clocks.elapsed_ns)
         monkeypatch.setattr(ledger._transaction, "clock", DatabaseClock())
-        monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)  # of PostgreSQL's server
         yield clocks
 
 

@@ -333,6 +333,7 @@ def test_bookings_that_could_not_be_written_are_written_when_the_ledger_closes(p
 # Entries that cannot be written
 
 
+@pytest.mark.sqlite
 def test_an_entry_that_cannot_be_written_harms_no_other(
     service: Ledger, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:

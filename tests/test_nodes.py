@@ -26,6 +26,7 @@ from tests.service import SECRETS, Service, eventually, read_event, text_in
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres]
 
+FOLLOW = DatabaseClock.follow  # other tests do without it
 SECRET_KEY = "the same on all nodes, and long enough to be one"
 
 
@@ -204,6 +205,7 @@ def test_the_clock_of_a_node_may_be_wrong(service: Ledger, pool: Pool) -> None:
     moment = datetime.now(UTC)
     for error in (timedelta(days=2), timedelta(days=-2)):
         with time_machine.travel(moment + error), pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(DatabaseClock, "follow", FOLLOW)
             monkeypatch.setattr(service._transaction, "clock", DatabaseClock())  # that of a process that just started
             with pytest.raises(PoolExhausted) as exhausted:
                 claim_of(service)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -345,9 +347,13 @@ def test_readyz_waits_for_somebody_who_writes(pool: Pool, service: Ledger) -> No
     pool("one")
     service.close()
 
+    def check() -> Any:
+        with closing(connection):
+            return Client().get("/readyz")
+
     with locked_database("IMMEDIATE") as let_go:
         with ThreadPoolExecutor() as threads:
-            checking = threads.submit(lambda: Client().get("/readyz"))
+            checking = threads.submit(check)
             assert is_soon(lambda: service._writer._thread)
             assert not checking.done()
             let_go()
@@ -364,6 +370,7 @@ def test_readyz_is_not_ready_when_somebody_writes_for_too_long(pool: Pool, monke
     assert problem == "The database accepts no changes."
 
 
+@pytest.mark.sqlite
 def test_readyz_is_not_ready_when_the_database_does_not_answer(pool: Pool, impatient: Ledger) -> None:
     pool("one")
     connection.close()  # the next one has the short patience

@@ -25,7 +25,7 @@ from proxy.ledger.bookings import (
     write_spent_day,
 )
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
-from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
+from proxy.ledger.entries import Booking, Finished, GiveBack, PendingClaim, Probe
 from proxy.ledger.history import FinishedRequest
 from proxy.ledger.leases import Leases
 from proxy.ledger.transaction import LedgerTransaction
@@ -76,7 +76,7 @@ class Ledger:
 
     def is_writing(self, within_seconds: float) -> bool:
         """Tell whether the database accepts a transaction within this time."""
-        probe = Entry()
+        probe = Probe()
         self._writer.put(probe)
         return probe.is_complete_within(within_seconds)
 

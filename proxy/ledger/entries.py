@@ -107,6 +107,10 @@ class Booking(Entry):
         self.counts = counts
 
 
+class Probe(Entry):
+    """Nothing to write: it only finds out whether a transaction with the lock is possible."""
+
+
 class GiveBack(Entry):
     """Claims that were never sent."""
 

@@ -15,7 +15,7 @@ from proxy.gemini.quota_day import quota_day
 from proxy.ledger.bookings import add_usage, prove, take_back
 from proxy.ledger.claims import Claim
 from proxy.ledger.clock import DatabaseClock
-from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim
+from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim, Probe
 from proxy.ledger.history import write_history
 from proxy.ledger.leases import DEAD_AFTER_SECONDS, Leases
 from proxy.ledger.minute_window import adapt, after_clock_was_set, correct
@@ -96,6 +96,7 @@ class LedgerTransaction:
         is_pruning = bool(finished) and time.monotonic() >= self._prunes_at
         # Counts and history are added to rows in a fixed order, which needs no lock.
         needs_lock = bool(pending or running_low or unused or effects or is_pruning)
+        needs_lock |= any(isinstance(entry, Probe) for entry in entries)
         needs_lock |= any(booking.corrects and booking.claim.has_token_limit for booking in bookings)
         learned = [booking for booking in bookings if booking.proves or booking.corrects]
         outcome: Outcome | None = None

@@ -110,7 +110,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         with transaction.atomic():
             # Keys without a time turned bad before there were checks.
             due = self.bad().filter(Q(next_check=None) | Q(next_check__lte=moment)).select_for_update()
-            keys = list(due.order_by("next_check")[:at_most])
+            keys = list(due.order_by("next_check", "id")[:at_most])
             ApiKey.objects.filter(id__in=[key.pk for key in keys]).put_off_check(moment)
         return keys
 

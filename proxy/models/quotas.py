@@ -57,7 +57,7 @@ class GeminiModelQuerySet(models.QuerySet["GeminiModel"]):
                 "(project_id, model_name, is_barred, is_open, opens_at, cooldown_until, last_used, "
                 "most_in_a_minute, minute_requests, minute_tokens, day_requests, refusals_in_a_row) "
                 "SELECT project_id, %s, is_barred, is_open, opens_at, cooldown_until, last_used, 0, 0, 0, 0, 0 "
-                "FROM proxy_quota WHERE model_name = %s",
+                "FROM proxy_quota WHERE model_name = %s ORDER BY id",
                 [model_name, COMMON_ROTATION],
             )
 
