@@ -4,7 +4,7 @@ BIN := .venv/bin
 # All tests of a file run on one worker, so that they share its services.
 PYTEST := -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help run test test-postgres coverage lint format locks bench goodput clean
+.PHONY: help run test test-postgres coverage lint format locks bench bench-nodes goodput clean
 
 help:
 	@echo "make run            serve on 0.0.0.0:5000 (keys from key.txt, settings from .env)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint           check style, types and layers"
 	@echo "make locks          update requirements/*.txt from their sources (UPGRADE=--upgrade: to the newest versions)"
 	@echo "make bench          measure speed and memory, compared with nginx and the obvious stack"
+	@echo "make bench-nodes    measure nodes that share a PostgreSQL server, at several distances from it (three minutes)"
 	@echo "make goodput        measure how many of the possible answers clients get (three minutes)"
 
 run: .venv/installed
@@ -42,6 +43,9 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m bench
+
+bench-nodes: .venv/installed-dev
+	tests/with-postgres $(BIN)/python -m bench.nodes
 
 goodput: .venv/installed-dev
 	$(BIN)/python -m bench.goodput

@@ -132,6 +132,13 @@ def test_a_turn_does_not_serve_a_larger_request_or_a_key_that_was_tried(load: Lo
         let_go()
 
 
+def test_models_that_nobody_uses_are_forgotten() -> None:
+    held = leases.Leases()
+    for number in range(1000):
+        held.take(claim_request_for(f"model-{number}"))
+    assert len(held._stocks) <= 100
+
+
 def test_a_refusal_returns_the_turns_of_its_project(load: Load, pool: Pool) -> None:
     pool("one", project="first")
     pool("two", project="second")

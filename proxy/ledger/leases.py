@@ -19,6 +19,7 @@ DEAD_AFTER_SECONDS = 10
 # Fewer requests than this in a quarter of a second lease nothing.
 BUSY = 3
 _MOST_TURNS = 256
+_MOST_MODELS = 100
 
 
 class Demand(NamedTuple):
@@ -64,7 +65,10 @@ class Leases:
         if claim_request.tokens is None:
             return None
         now = monotonic()
-        stock = self._stocks.setdefault(claim_request.model_name, _Stock())
+        if (stock := self._stocks.get(claim_request.model_name)) is None:
+            if len(self._stocks) >= _MOST_MODELS:  # clients may ask for models that do not exist
+                self._stocks = {name: stock for name, stock in list(self._stocks.items()) if stock.turns}
+            stock = self._stocks.setdefault(claim_request.model_name, _Stock())
         stock.note(int(now / LIFETIME), claim_request.tokens, 1)
         try:
             expires_at, claim = turn = stock.turns.popleft()

@@ -34,12 +34,10 @@ _LAST_BATCH = (
     f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s) ON CONFLICT (id) "
     f"DO UPDATE SET batch = {_WRITER}.batch RETURNING batch"
 )
-# On PostgreSQL, the lock, the batch's number and the clock take one round trip.
-_CLOCK = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000"
-_NUMBERED = f"numbered AS ({_NUMBER_BATCH % ('%s', '%s', '%s', 'now()')})"
-_BEGIN = f"WITH {_NUMBERED} {_CLOCK}"
-_BEGIN_LOCKED = (
-    f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})), {_NUMBERED} {_CLOCK} FROM locked"
+# On PostgreSQL, the lock and the clock take one round trip.
+_LOCK = (
+    f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})) "
+    "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint * 1000 FROM locked"
 )
 _PRUNE_EVERY_SECONDS = 1
 
@@ -106,19 +104,20 @@ class LedgerTransaction:
                 connections[DEFAULT_DB_ALIAS].cursor() as cursor,
                 _Pipeline(cursor) as pipeline,
             ):
-                self._begin(cursor, needs_lock=needs_lock)
-                if needs_lock and self.clock.was_set():
-                    with pipeline.paused():
-                        after_clock_was_set(cursor, self.clock.moment(), self.clock.now_ns())
+                self._number_batch(cursor)
                 self._write_counts(bookings, cursor)
+                write_history(cursor, finished, has_log=self.log_days > 0)
                 if needs_lock:
+                    self._lock(cursor)
+                    if self.clock.was_set():
+                        with pipeline.paused():
+                            after_clock_was_set(cursor, self.clock.moment(), self.clock.now_ns())
                     self._learn([*self._learned, *learned], cursor)
                 if effects:
                     with pipeline.paused():
                         for effect in effects:
                             effect(cursor)
                 self._take_back(unused, cursor)
-                write_history(cursor, finished, has_log=self.log_days > 0)
                 if is_pruning:
                     prune(cursor, self.clock.moment(), self.log_days, self._zone)
                     self._prunes_at = time.monotonic() + _PRUNE_EVERY_SECONDS
@@ -139,16 +138,17 @@ class LedgerTransaction:
             cursor.execute(_LAST_BATCH, [self._writer_id, 0, False, moment])
             return bool(cursor.fetchall() == [(self._batch,)])
 
-    def _begin(self, cursor: CursorWrapper, *, needs_lock: bool) -> None:
-        """Take the lock if necessary, read the clock, and number the batch."""
+    def _number_batch(self, cursor: CursorWrapper) -> None:
         self._batch += 1
-        numbers = [self._writer_id, self._batch, self._leases.are_wanted]
+        moment = adapt(cursor, self.clock.moment())
+        cursor.execute(_NUMBER_BATCH, [self._writer_id, self._batch, self._leases.are_wanted, moment])
+
+    def _lock(self, cursor: CursorWrapper) -> None:
+        """Lock the quotas, and read the clock. On SQLite, BEGIN IMMEDIATE has locked everything."""
         if cursor.db.vendor == "postgresql":
-            cursor.execute(_BEGIN_LOCKED if needs_lock else _BEGIN, numbers)
+            cursor.execute(_LOCK)
             [[server_ns]] = cursor.fetchall()
             self.clock.follow(int(server_ns))
-        else:
-            cursor.execute(_NUMBER_BATCH, [*numbers, adapt(cursor, self.clock.moment())])
 
     def _write_counts(self, bookings: Sequence[Booking], cursor: CursorWrapper) -> None:
         counts: defaultdict[tuple[int, str, date], Counter[str]] = defaultdict(Counter)
