@@ -124,6 +124,7 @@ class LedgerTransaction:
                 outcome = self._grant(pending, running_low, cursor)
         except (OperationalError, InterfaceError) as exc:
             if outcome is not None:
+                self._learned = []  # otherwise it might be learned twice
                 raise UncertainCommit(outcome) from exc
             raise
         self._committed_at = time.monotonic()
