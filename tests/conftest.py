@@ -210,6 +210,7 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
         clocks = Clocks(wall)
         monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: clocks.elapsed_ns)
         monkeypatch.setattr(ledger._transaction, "clock", DatabaseClock())
+        monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)
         yield clocks
 
 

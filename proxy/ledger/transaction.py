@@ -204,6 +204,7 @@ class _Pipeline:
 
     def __enter__(self) -> Self:
         if self._database.vendor == "postgresql":
+            self._stack.enter_context(self._database.wrap_database_errors)  # errors may show only at the end
             self._stack.enter_context(self._database.connection.pipeline())
         return self
 
