@@ -333,15 +333,17 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
 else:
     # A node that falls silent in a transaction must not keep the others waiting: the server ends the transaction after
-    # 2 s, and both sides notice a dead connection after 3 s. The same options in DATABASE_URL take precedence.
+    # 2 s (or another node does, see `ledger/silent_nodes.py`), and both sides notice a dead connection after 3 s. The
+    # same options in DATABASE_URL take precedence.
     DATABASES["default"]["OPTIONS"] = {
+        "application_name": "gemini-key-manager",
         "connect_timeout": 3,
         "keepalives_idle": 1,
         "keepalives_interval": 1,
         "keepalives_count": 2,
         "tcp_user_timeout": 3000,
         "options": (
-            "-c idle_in_transaction_session_timeout=2s -c lock_timeout=5s -c statement_timeout=30s "
+            "-c idle_in_transaction_session_timeout=2s -c lock_timeout=2s -c statement_timeout=30s "
             "-c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=2 -c tcp_user_timeout=3s"
         ),
         **DATABASES["default"].get("OPTIONS", {}),

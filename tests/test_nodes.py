@@ -111,7 +111,8 @@ def test_a_node_without_migrations_says_so(tmp_path: Path, gemini: FakeGemini) -
         assert "Run `python manage.py migrate`" in node.mistake("serve", "--no-migrate")
 
 
-def test_a_silent_node_does_not_stop_the_others(nodes: list[Service]) -> None:
+@pytest.mark.parametrize("state", ["idle in transaction", "active"], ids=["between statements", "in a pipeline"])
+def test_a_silent_node_does_not_stop_the_others(nodes: list[Service], state: str) -> None:
     silent, other = nodes
     stop = Event()
 
@@ -121,10 +122,10 @@ def test_a_silent_node_does_not_stop_the_others(nodes: list[Service]) -> None:
                 silent.ask()
 
     def falls_silent_with_the_lock() -> bool:
-        """Stop all processes of the node, and tell whether it is in the middle of a transaction."""
+        """Stop all processes of the node, and tell whether the server waits for it while it holds the lock."""
         os.killpg(silent.pid, signal.SIGSTOP)
         held = "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted"
-        if silent.db.rows(f"{held} AND state = 'idle in transaction' AND pg_locks.database IS NOT NULL"):
+        if silent.db.rows(f"{held} AND state = '{state}' AND wait_event = 'ClientRead'"):
             return True
         os.killpg(silent.pid, signal.SIGCONT)
         time.sleep(0.01)

@@ -22,6 +22,7 @@ from proxy.ledger.minute_window import adapt, after_clock_was_set, correct
 from proxy.ledger.retention import prune
 from proxy.ledger.rotation import LoadedRotation, Progress
 from proxy.ledger.scheduler import Scheduler
+from proxy.ledger.silent_nodes import end_silent_holder
 from proxy.models import LedgerWriter, Quota
 from proxy.models.quotas import QUOTA_LOCK
 
@@ -123,6 +124,7 @@ class LedgerTransaction:
                     self._prunes_at = time.monotonic() + _PRUNE_EVERY_SECONDS
                 outcome = self._grant(pending, running_low, cursor)
         except (OperationalError, InterfaceError) as exc:
+            end_silent_holder(exc)
             if outcome is not None:
                 self._learned = []  # otherwise it might be learned twice
                 raise UncertainCommit(outcome) from exc
