@@ -23,6 +23,7 @@ from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger, LedgerUnavailable
 from proxy.ledger.claims import Claim, PoolExhausted
+from proxy.ledger.clock import SECOND, DatabaseClock
 from proxy.ledger.entries import Booking
 from proxy.models import ApiKey, DailyUsage, ExhaustionEvent, KeyState
 from tests.conftest import (
@@ -458,3 +459,24 @@ def _import_keys() -> None:
 
     add_keys([fake_secret(f"import-{number}") for number in range(1000)], timezone.now())
     connections.close_all()
+
+
+# The clock of a server
+
+
+def test_a_clock_that_is_read_late_is_believed_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed = [1000 * SECOND]
+    monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: elapsed[0])
+    clock = DatabaseClock()
+    server = 1_796_000_000 * SECOND
+
+    clock.follow(server)
+    assert clock.was_set()
+    elapsed[0] += 5 * SECOND
+    clock.follow(server + SECOND)  # the process has slept for four seconds before it read the result
+    assert not clock.was_set()
+    assert clock.now_ns() == server + 5 * SECOND
+
+    clock.follow(server + SECOND)  # the server's clock was set back
+    assert clock.was_set()
+    assert clock.now_ns() == server + SECOND

@@ -24,11 +24,18 @@ class DatabaseClock:
     def __init__(self) -> None:
         # How far a server's clock is ahead of `elapsed_ns`; 0 until one is read.
         self._ahead_ns = 0
+        self._looks_slow = False
         self._offset_ns: int | None = None
 
     def follow(self, server_ns: int) -> None:
-        """Follow the clock of a server, which has just returned `server_ns`, in nanoseconds since 1970."""
-        self._ahead_ns = server_ns - elapsed_ns()
+        """Follow the clock of a server, which has just returned `server_ns`, in nanoseconds since 1970.
+
+        A result that is read late makes the clock look slow, so that is believed only the second time.
+        """
+        ahead_ns = server_ns - elapsed_ns()
+        self._looks_slow = bool(self._ahead_ns) and not self._looks_slow and ahead_ns < self._ahead_ns - SECOND
+        if not self._looks_slow:
+            self._ahead_ns = ahead_ns
 
     def now_ns(self) -> int:
         """Return the time by the clock of `Use`, in nanoseconds."""
