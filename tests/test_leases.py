@@ -44,6 +44,11 @@ def load(service: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     load.now += 1  # so that the ledger gives all turns back
 
 
+def prove(requests: int) -> None:
+    """Let Google have accepted this many requests in a minute."""
+    Quota.objects.filter(model_name=FLASH).update(most_in_a_minute=requests)
+
+
 def set_limits(**limits: int) -> None:
     Quota.objects.filter(model_name=FLASH).set_limits(timezone.now(), **limits)
 
@@ -58,6 +63,7 @@ def requests_of_minute() -> int:
 
 def test_a_turn_is_taken_while_the_database_is_locked(load: Load, pool: Pool) -> None:
     pool("one", "two")
+    prove(100)
     used = len(load.claims(5))
     assert load.turns == 5
     assert requests_of_day() == used + 5
@@ -74,6 +80,7 @@ def test_a_turn_is_taken_while_the_database_is_locked(load: Load, pool: Pool) ->
 
 def test_turns_that_nobody_takes_return(load: Load, pool: Pool) -> None:
     pool("one")
+    prove(100)
     used = len(load.claims(5))
     claim_of(load.ledger)
     load.now += 2 * leases.LIFETIME  # the demand is over, too
@@ -86,6 +93,7 @@ def test_turns_that_nobody_takes_return(load: Load, pool: Pool) -> None:
 
 def test_turns_return_when_the_ledger_closes(load: Load, pool: Pool) -> None:
     pool("one")
+    prove(100)
     used = len(load.claims(5))
 
     load.ledger.close()
@@ -96,13 +104,22 @@ def test_turns_return_when_the_ledger_closes(load: Load, pool: Pool) -> None:
 def test_light_traffic_leases_nothing(load: Load, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BUSY", 6)
     pool("one")
+    prove(100)
     load.claims(5)
     assert load.turns == 0
+
+
+def test_an_unknown_limit_is_leased_as_far_as_it_is_proven(load: Load, pool: Pool) -> None:
+    pool("one")
+    prove(8)
+    load.claims(6)
+    assert load.turns == 1  # the eighth
 
 
 @pytest.mark.parametrize("limit", ["requests_per_minute", "requests_per_day"])
 def test_only_the_first_half_of_a_limit_is_leased(load: Load, pool: Pool, limit: str) -> None:
     pool("one")
+    prove(100)
     set_limits(**{limit: 20})
     load.claims(8)
     assert load.turns == 1  # the tenth
@@ -115,6 +132,7 @@ def test_only_the_first_half_of_a_limit_is_leased(load: Load, pool: Pool, limit:
 
 def test_a_limit_of_tokens_is_leased_by_half_too(load: Load, pool: Pool) -> None:
     pool("one")
+    prove(100)
     set_limits(input_tokens_per_minute=120)
     load.claims(4)
     assert load.turns == 1
@@ -123,6 +141,7 @@ def test_a_limit_of_tokens_is_leased_by_half_too(load: Load, pool: Pool) -> None
 
 def test_a_turn_does_not_serve_a_larger_request_or_a_key_that_was_tried(load: Load, pool: Pool) -> None:
     [one] = pool("one")
+    prove(100)
     load.claims(3)
 
     with locked_database() as let_go:
@@ -142,6 +161,7 @@ def test_models_that_nobody_uses_are_forgotten() -> None:
 def test_a_refusal_returns_the_turns_of_its_project(load: Load, pool: Pool) -> None:
     pool("one", project="first")
     pool("two", project="second")
+    prove(100)
     claims = load.claims(6)
     refused = claims[0]
 
@@ -153,6 +173,7 @@ def test_a_refusal_returns_the_turns_of_its_project(load: Load, pool: Pool) -> N
 
 def test_an_overload_returns_the_turns_of_its_model(load: Load, pool: Pool) -> None:
     pool("one")
+    prove(100)
     [claim, *_] = load.claims(6)
 
     load.ledger.book_answer(claim, 503)

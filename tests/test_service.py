@@ -289,11 +289,9 @@ def test_a_database_that_is_deleted_is_noticed(
         assert eventually(lambda: len(set(service.workers) - set(before)) == 2)
 
     assert eventually(lambda: service.is_answering(status=503))
-    sent = len(gemini.seen)
     response = service.ask()
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
-    assert len(gemini.seen) == sent
     assert f"{service.database} was deleted or replaced." in service.logs
     assert "Traceback" not in service.logs
     assert not service.database.exists()

@@ -81,7 +81,13 @@ class QuotaState:
 
     @property
     def has_plenty(self) -> bool:
-        """Tell whether turns may be leased: nobody will miss them, as every known limit is less than half used."""
+        """Tell whether turns may be leased: Google accepts them, and nobody will miss them.
+
+        Every known limit is less than half used. Where the limit of requests is unknown, there is proven room:
+        otherwise another process might learn the limit, and this one would exceed it with turns that it already has.
+        """
+        if self.requests_per_minute is None and self.minute_requests >= self.most_in_a_minute:
+            return False
         known = (
             (self.requests_per_minute, self.minute_requests),
             (self.input_tokens_per_minute, self.minute_tokens),
