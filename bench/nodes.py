@@ -4,16 +4,20 @@
 """
 
 import random
+import sqlite3
 import string
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import psycopg
+
 from bench import nginx
-from bench.processes import free_port, running, settings_for
+from bench.processes import DATABASE, free_port, running, settings_for
 from bench.wrk import Load, load
 from tests.cable import Cable
 from tests.databases import SERVER, ServiceDatabase
@@ -68,7 +72,13 @@ def _measure(database: ServiceDatabase | None, count: int, delay_ms: float) -> L
             command = [sys.executable, "manage.py", "serve"]
             stack.enter_context(running(command, port=port, log=data / "output.log", env=env))
             ports.append(port)
-        rounds = [_load(ports, SECONDS if number else 2) for number in range(ROUNDS + 1)][1:]
+        _load(ports, 2)
+        time.sleep(1)  # the nodes still write
+        # As after some minutes of use: turns are leased only as far as Google has accepted so many requests before.
+        with closing(psycopg.connect(database.url) if database else sqlite3.connect(folder / "0" / DATABASE)) as pool:
+            pool.execute("UPDATE proxy_quota SET most_in_a_minute = 1000000")
+            pool.commit()
+        rounds = [_load(ports, SECONDS) for _ in range(ROUNDS)]
     print(database and database.name, count, delay_ms, rounds, file=sys.stderr)
     return Load(*(median(figures) for figures in zip(*rounds, strict=True)))
 
