@@ -3,9 +3,7 @@
 `make bench-nodes` runs it with a temporary server. Everything runs on this machine, so more nodes share its cores.
 """
 
-import random
 import sqlite3
-import string
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +15,8 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from bench import nginx
-from bench.processes import DATABASE, free_port, running, settings_for
-from bench.wrk import Load, load
+from bench.processes import DATABASE, free_port, running, sample_keys, settings_for
+from bench.wrk import Load, load, together
 from tests.cable import Cable
 from tests.databases import SERVER, ServiceDatabase
 
@@ -53,8 +51,7 @@ def main() -> None:
 
 def _measure(database: ServiceDatabase | None, count: int, delay_ms: float) -> Load:
     """Load `count` nodes together, over the same number of connections in all. Return the median of the rounds."""
-    letters = string.ascii_letters + string.digits
-    secrets = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(KEYS)]
+    keys = sample_keys(KEYS)
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         upstream = free_port()
@@ -63,7 +60,7 @@ def _measure(database: ServiceDatabase | None, count: int, delay_ms: float) -> L
         for number in range(count):
             port, data = free_port(), folder / str(number)
             data.mkdir()
-            (data / "key.txt").write_text("\n".join(secrets) + "\n")
+            (data / "key.txt").write_text(keys)
             env = settings_for(data, upstream_port=upstream, port=port) | {"WEB_WORKERS": "1", "SECRET_KEY": "x" * 50}
             if database:
                 cable = stack.enter_context(Cable(database))
@@ -80,7 +77,7 @@ def _measure(database: ServiceDatabase | None, count: int, delay_ms: float) -> L
             pool.commit()
         rounds = [_load(ports, SECONDS) for _ in range(ROUNDS)]
     print(database and database.name, count, delay_ms, rounds, file=sys.stderr)
-    return Load(*(median(figures) for figures in zip(*rounds, strict=True)))
+    return together(rounds)
 
 
 def _load(ports: list[int], seconds: int) -> Load:

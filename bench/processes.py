@@ -83,13 +83,17 @@ def settings_for(folder: Path, *, upstream_port: int, port: int) -> dict[str, st
     }
 
 
+def sample_keys(count: int) -> str:
+    """Return a key file with `count` random keys."""
+    letters = string.ascii_letters + string.digits + "_-"
+    return "".join("AIza" + "".join(random.choices(letters, k=35)) + "\n" for _ in range(count))
+
+
 @contextmanager
 def product(folder: Path, *, upstream_port: int, port: int, keys: int = 20) -> Iterator[int]:
     """Run the product with `keys` sample keys and its data in `folder`. Yield the process ID of its master."""
-    letters = string.ascii_letters + string.digits + "_-"
-    secrets = ["AIza" + "".join(random.choices(letters, k=35)) for _ in range(keys)]
     folder.mkdir()
-    (folder / "key.txt").write_text("\n".join(secrets) + "\n")
+    (folder / "key.txt").write_text(sample_keys(keys))
     env = settings_for(folder, upstream_port=upstream_port, port=port)
     command = [sys.executable, "manage.py", "serve"]
     with running(command, port=port, log=folder / "output.log", env=env) as master:

@@ -48,9 +48,10 @@ def rounds(
             if number:
                 loads[name].append(answer)
                 print(f"{connections} connections, round {number}, {name}: {answer}", file=sys.stderr)
-    return {name: _together(several) for name, several in loads.items()}
+    return {name: together(several) for name, several in loads.items()}
 
 
-def _together(several: list[Load]) -> Load:
+def together(several: list[Load]) -> Load:
+    """Return the medians of several runs, and the sum of their errors."""
     per_second, p50, p99, errors = zip(*several, strict=True)
     return Load(median(per_second), median(p50), median(p99), sum(errors))

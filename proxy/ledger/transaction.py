@@ -27,14 +27,12 @@ from proxy.models import LedgerWriter, Quota
 from proxy.models.quotas import QUOTA_LOCK
 
 _WRITER = LedgerWriter._meta.db_table
+_BEGIN_WRITER = f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s)"
 _NUMBER_BATCH = (
-    f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s) ON CONFLICT (id) "
-    "DO UPDATE SET batch = excluded.batch, has_turns = excluded.has_turns, committed_at = excluded.committed_at"
+    f"{_BEGIN_WRITER} ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, has_turns = excluded.has_turns, "
+    "committed_at = excluded.committed_at"
 )
-_LAST_BATCH = (
-    f"INSERT INTO {_WRITER} (id, batch, has_turns, committed_at) VALUES (%s, %s, %s, %s) ON CONFLICT (id) "
-    f"DO UPDATE SET batch = {_WRITER}.batch RETURNING batch"
-)
+_LAST_BATCH = f"{_BEGIN_WRITER} ON CONFLICT (id) DO UPDATE SET batch = {_WRITER}.batch RETURNING batch"
 # On PostgreSQL, the lock and the clock take one round trip.
 _LOCK = (
     f"WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({QUOTA_LOCK})) "
