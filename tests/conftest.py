@@ -87,6 +87,12 @@ def _one_clock() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_checks_of_bad_keys() -> None:
+    """Keep requests from starting a thread that checks bad keys: it may run when the test's database is gone."""
+    views.bad_keys_watch.next_look = math.inf
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _empty_tables_fast() -> Iterator[None]:
     """Delete the rows of a test instead of calling `flush`, which also creates all permissions again."""
 
@@ -122,7 +128,6 @@ def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.Monk
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
     monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
-    monkeypatch.setattr(views.bad_keys_watch, "next_look", math.inf)  # it would ask from a thread of its own
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     monkeypatch.setattr("proxy.ledger.leases.BUSY", math.inf)  # no turns are leased
     # Tests set the clock of this process, not PostgreSQL's.

@@ -50,16 +50,18 @@ def test_runserver_hands_a_stream_on_as_it_is_made(service: Service, gemini: Fak
 
 
 def test_runserver_rotates_evenly_and_counts_exactly(service: Service, gemini: FakeGemini) -> None:
-    gemini.exhaust(SECRETS[0])
+    assert service.ask().status_code == 200
+    # Every project has proven that it accepts many requests. Until then, those that answer fastest get more.
+    service.execute("UPDATE proxy_quota SET most_in_a_minute = 1000")
+    gemini.exhaust(SECRETS[-1])
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda number: service.ask(f"number {number}"), range(80)))
+        answers = list(threads.map(lambda number: service.ask(f"number {number}"), range(79)))
 
     assert {answer.status_code for answer in answers} == {200}
     assert service.answers() == dict(gemini.accepted)
     accepted = Counter(gemini.accepted).values()
     assert len(accepted) == len(SECRETS) - 1
-    # A request that fails over takes two turns.
-    assert max(accepted) - min(accepted) <= 8
+    assert max(accepted) - min(accepted) <= 2
     assert eventually(lambda: output_tokens(service) == 80 * ANSWER_TOKENS)
 
 
