@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxy.client import draining
 from proxy.client.address import is_in, read_address
-from proxy.client.connections import BodySocket, Connections, most_connections, raise_file_limit
+from proxy.client.connections import BodySocket, Connections, ReplayedSocket, most_connections, raise_file_limit
 from proxy.sqlite.lock import hold_while_serving
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "keymanager.settings")
@@ -39,7 +39,10 @@ def may_hold_many(text: str) -> bool:
 
 
 class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicorn has no types, and reads this name
-    """A gevent worker that limits idle connections and slow bodies, and closes idle connections when it stops."""
+    """A gevent worker that limits idle connections and slow bodies, and closes idle connections when it stops.
+
+    Requests to the relay take the fast path, `proxy/fast_path.py`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,14 +55,41 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         super().init_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from proxy import fast_path  # noqa: PLC0415  # not before gevent's monkey-patching
+
+        self._serve_fast = fast_path.serve
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        self._clients[getcurrent()] = client, addr[0] if isinstance(addr, tuple) else ""
+        address = addr[0] if isinstance(addr, tuple) else ""
+        self._clients[getcurrent()] = client, address
+        client.setblocking(True)
         try:
-            with self._connections.opened(client):
-                super().handle(listener, client, addr)
+            with self._connections.opened(client), closing(client), suppress(OSError):
+                rest = self._serve_fast(
+                    self._receive(client),
+                    client,
+                    address,
+                    receive_next=lambda: self._receive_next(client),
+                    silence_seconds=settings.CLIENT_TIMEOUT_SECONDS,
+                    is_stopping=lambda: not self.alive,
+                )
+                if rest:
+                    super().handle(listener, ReplayedSocket(client, rest), addr)
         finally:
             self._known.discard(client)
             del self._clients[getcurrent()]
+
+    def _receive(self, client: Any) -> bytes:
+        """Return what the client sends; b"" when it has closed the connection or has been idle for too long."""
+        with self.timeout_ctx():
+            return bytes(client.recv(65_536))
+        return b""
+
+    def _receive_next(self, client: Any) -> bytes:
+        self._known.add(client)
+        return self._receive(client)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:

@@ -9,6 +9,11 @@ from proxy.client.prefix import keep_cookies_below, take_prefix
 from proxy.views import relay_view
 
 
+def is_own_path(path: str) -> bool:
+    """Tell whether a path leads to this service's own pages, and not to the relay."""
+    return path in settings.OWN_PATHS or path.startswith(settings.OWN_PREFIXES)
+
+
 def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Send every path that is not this service's own to the relay, before sessions, CSRF and messages run.
 
@@ -17,8 +22,7 @@ def relay_first(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         prefix = take_prefix(request) if "HTTP_X_FORWARDED_PREFIX" in request.META else ""
-        path = request.path_info
-        if path in settings.OWN_PATHS or path.startswith(settings.OWN_PREFIXES):
+        if is_own_path(request.path_info):
             response = get_response(request)
             if prefix:
                 keep_cookies_below(prefix, response)

@@ -158,9 +158,10 @@ def test_thousands_of_silent_connections_do_not_block_others(tmp_path: Path, gem
 
 def test_half_a_head_and_a_silent_body_time_out_and_a_slow_body_does_not(tmp_path: Path, gemini: FakeGemini) -> None:
     with running(tmp_path, gemini, CLIENT_TIMEOUT_SECONDS="1") as service, ExitStack() as opened:
-        silent, half, body, slow = (opened.enter_context(service.connect()) for _ in range(4))
+        silent, half, body, ordinary, slow = (opened.enter_context(service.connect()) for _ in range(5))
         half.sendall(b"GET / HTTP/1.1\r\nHost")
         body.sendall(service.head("Content-Length: 100") + b"{")
+        ordinary.sendall(service.head("Content-Length: 100", "Not: on", "Not: the fast path") + b"{")
         slow.sendall(service.head("Content-Length: 3000", "Connection: close") + b"{")
         for _ in range(10):  # three times as long as silence may be
             time.sleep(0.3)
@@ -170,4 +171,5 @@ def test_half_a_head_and_a_silent_body_time_out_and_a_slow_body_does_not(tmp_pat
         assert silent.recv(100) == b""
         assert half.recv(100) == b""
         assert body.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert ordinary.recv(100).startswith(b"HTTP/1.1 408 ")
         assert slow.recv(100).startswith(b"HTTP/1.1 200 ")

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 # Open files other than connections: the database, logs, listeners, temporary bodies.
 _OTHER_FILES = 100
@@ -91,6 +92,24 @@ class Connections:
             of_address.pop(sock, None)
             if not of_address:
                 del self._waiting_of[address]
+
+
+class ReplayedSocket:
+    """A socket from which some bytes have been received; they are received again."""
+
+    def __init__(self, sock: socket.socket, received: bytes) -> None:
+        self._sock = sock
+        self._received = received
+
+    def recv(self, size: int) -> bytes:
+        """Return the next bytes."""
+        if not self._received:
+            return self._sock.recv(size)
+        received, self._received = self._received[:size], self._received[size:]
+        return received
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class BodySocket:

@@ -161,17 +161,6 @@ def test_garbage_is_refused_and_changes_nothing(service: Service, gemini: FakeGe
     assert "Traceback" not in service.output
 
 
-def test_requests_in_one_piece_are_answered_in_order(service: Service, gemini: FakeGemini) -> None:
-    bodies = [b'{"contents": [{"parts": [{"text": "echo:%d"}]}]}' % size for size in (11, 12, 13, 14, 15)]
-    asked = [service.head(f"Content-Length: {len(body)}") + body for body in bodies[:-1]]
-    asked.append(service.head(f"Content-Length: {len(bodies[-1])}", "Connection: close") + bodies[-1])
-    answer = answer_of(service, b"".join(asked))
-
-    texts = re.findall(rb'"text": "(\d+)"', answer)
-    assert [len(text) for text in texts] == [11, 12, 13, 14, 15]
-    assert answer.count(b"HTTP/1.1 200") == 5
-
-
 def test_a_client_of_http_1_0_gets_a_stream_without_chunks(service: Service, gemini: FakeGemini) -> None:
     request = service.head("Content-Length: 2", action="streamGenerateContent?alt=sse").replace(
         b"HTTP/1.1", b"HTTP/1.0"
