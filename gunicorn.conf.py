@@ -48,7 +48,7 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         super().__init__(*args, **kwargs)
         self._connections = Connections(worker_connections, may_hold_many)
         self._clients: dict[Any, tuple[Any, str]] = {}  # socket and address, by greenlet
-        self._known: set[Any] = set()  # sockets that have had a request
+        self._known: set[Any] = set()  # greenlets whose client has sent a request
 
     def init_signals(self) -> None:
         """Ignore Ctrl-C, which a terminal sends to every process. The arbiter handles it."""
@@ -78,7 +78,7 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
                 if rest:
                     super().handle(listener, ReplayedSocket(client, rest), addr)
         finally:
-            self._known.discard(client)
+            self._known.discard(getcurrent())
             del self._clients[getcurrent()]
 
     def _receive(self, client: Any) -> bytes:
@@ -88,19 +88,19 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         return b""
 
     def _receive_next(self, client: Any) -> bytes:
-        self._known.add(client)
+        self._known.add(getcurrent())
         return self._receive(client)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Limit the wait for the head of a request. It is shorter for the first request of a connection."""
         client, address = self._clients[getcurrent()]
-        seconds = keepalive if client in self._known else settings.CLIENT_TIMEOUT_SECONDS
+        seconds = keepalive if getcurrent() in self._known else settings.CLIENT_TIMEOUT_SECONDS
         with self._connections.waiting(client, address), Timeout(seconds, False):
             yield
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        self._known.add(sock)
+        self._known.add(getcurrent())
         req.unreader.sock = BodySocket(sock, settings.CLIENT_TIMEOUT_SECONDS)
         try:
             super().handle_request(listener_name, req, sock, addr)

@@ -163,11 +163,19 @@ def test_half_a_head_and_a_silent_body_time_out_and_a_slow_body_does_not(tmp_pat
         body.sendall(service.head("Content-Length: 100") + b"{")
         ordinary.sendall(service.head("Content-Length: 100", "Not: on", "Not: the fast path") + b"{")
         slow.sendall(service.head("Content-Length: 3000", "Connection: close") + b"{")
+        kept = [opened.enter_context(service.connect()) for _ in range(2)]
+        requests = [service.head(), service.head("Not: on", "Not: the fast path")]
+        for connection, request in zip(kept, requests, strict=True):
+            connection.sendall(request)
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
         for _ in range(10):  # three times as long as silence may be
             time.sleep(0.3)
             slow.sendall(b" " * 299)
         slow.sendall(b" " * 8 + b"}")
 
+        for connection, request in zip(kept, requests, strict=True):
+            connection.sendall(request)
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
         assert silent.recv(100) == b""
         assert half.recv(100) == b""
         assert body.recv(100).startswith(b"HTTP/1.1 408 ")
