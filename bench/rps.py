@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import nginx
-from bench.processes import DATABASE, free_port, product, running
+from bench.processes import DATABASE, children, cpu_seconds, free_port, product, running
 from bench.table import Row
 from bench.wrk import rounds
 
 
 def rps() -> list[Row]:
-    """Return throughput, latencies and errors. Print how many requests were served, and how many were counted."""
+    """Return throughput, latencies, errors and CPU time. Print how many requests were served and counted."""
     names = ["product", "nginx", "obvious", "kept"]
     upstreams = {name: free_port() for name in names}
     ports = {name: free_port() for name in names}
@@ -27,9 +27,12 @@ def rps() -> list[Row]:
             nginx.limit(folder, upstream_port=upstreams["nginx"], port=ports["nginx"]),
             nginx.limit(folder, upstream_port=upstreams["kept"], port=ports["kept"], keeps_connections=True),
             running(obvious, port=ports["obvious"], log=folder / "obvious.log"),
-            product(folder / "product", upstream_port=upstreams["product"], port=ports["product"]),
+            product(folder / "product", upstream_port=upstreams["product"], port=ports["product"]) as master,
         ):
+            pids = [master, *children(master)]
+            before = cpu_seconds(pids)
             loads = rounds(ports, count=3, threads=2, connections=32, seconds=5)
+            cpu = cpu_seconds(pids) - before
         # Count after all have stopped: when wrk exits, some answers are still in transit, and those count too.
         counted, served = _counted(folder / "product"), nginx.served(folder, upstreams["product"])
     print(f"counted {counted:,} of {served:,}\n")
@@ -40,6 +43,7 @@ def rps() -> list[Row]:
     ]
     kept = loads["kept"].requests_per_second
     rows.insert(1, Row("rps", "requests per second, kept", "1/s", loads["product"].requests_per_second, kept))
+    rows.append(Row("rps", "CPU per request, all processes", "µs", cpu / served * 1_000_000))
     return rows
 
 

@@ -1,6 +1,7 @@
 """The address of a client: the peer of its connection, or the address given by a trusted proxy. Pure functions."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -41,6 +42,7 @@ def is_from_private_network(meta: Mapping[str, Any]) -> bool:
     return all(address is not None and is_private(address) for address in found)
 
 
+@lru_cache(maxsize=4096)
 def is_private(address: Address) -> bool:
     """Tell whether an address is loopback, link-local or in a private network (RFC 1918, RFC 4193)."""
     return any(address in network for network in _PRIVATE[address.version])
@@ -64,6 +66,7 @@ def _forwarded_for(meta: Mapping[str, Any]) -> list[str]:
     return [text for text in str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",") if text.strip()]
 
 
+@lru_cache(maxsize=4096)
 def read_address(text: str) -> Address | None:
     """Return the address in `text`, which may have brackets or a port; None if there is none."""
     text = text.strip()
