@@ -9,8 +9,9 @@ from django.conf import settings
 from django.http import JsonResponse
 
 from proxy.client.errors import RequestRefused, error_response
+from proxy.client.request import without_token
 from proxy.ledger import LedgerUnavailable
-from proxy.ledger.claims import Overloaded, PoolExhausted
+from proxy.ledger.claims import Overloaded, PoolExhausted, ProjectExhausted, SeveralProjects, UnknownUpload
 from proxy.relay import DeadlineExceeded
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
@@ -27,6 +28,10 @@ def response_for(exc: Exception, moment: datetime) -> JsonResponse:
         return error_response(exc.status, exc.code, exc.message)
     if isinstance(exc, PoolExhausted):
         return _exhausted_response(exc, moment)
+    if isinstance(exc, UnknownUpload):
+        return response_for(without_token(), moment)
+    if isinstance(exc, SeveralProjects):
+        return error_response(400, "INVALID_ARGUMENT", f"{exc} Upload or create them again, one after the other.")
     if isinstance(exc, UpstreamUnreachable):
         logger.error("The Gemini API cannot be reached: %s", exc)
         return error_response(502, "UNAVAILABLE", "The key manager cannot reach the Gemini API.")
@@ -48,11 +53,20 @@ def response_for(exc: Exception, moment: datetime) -> JsonResponse:
 def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonResponse:
     """Return the error for a pool with no key left; it says when the next one is available, for people and programs."""
     model_name = exhausted.model_name
+    owner = ""
+    if isinstance(exhausted, ProjectExhausted):
+        owner = f"{exhausted.resource} belongs to a Google project "
+    if owner and not exhausted.has_keys:
+        message = (
+            f"{owner}without a usable key. Its keys are disabled, bad or deleted; the dashboard shows the reasons."
+        )
+        return error_response(503, "UNAVAILABLE", message)
     if not exhausted.has_keys:
         message = "The pool has no usable key. Add keys in the admin, or enable or revive some."
         return error_response(503, "UNAVAILABLE", message)
     if exhausted.opens_at is None:
-        message = f"No key can be used for {model_name} until one is revived manually. The dashboard shows the reasons."
+        keys = f"{owner}of which no key" if owner else "No key"
+        message = f"{keys} can be used for {model_name} until one is revived manually. The dashboard shows the reasons."
         response = _exhausted(message, [])
         response["x-should-retry"] = "false"
         return response
@@ -60,8 +74,9 @@ def _exhausted_response(exhausted: PoolExhausted, moment: datetime) -> JsonRespo
     if isinstance(exhausted, Overloaded):
         message = f"The Gemini API is overloaded for {model_name}. Try again in {in_words(seconds)}."
     else:
+        keys = f"{owner}whose keys" if owner else "All keys"
         message = (
-            f"All keys for {model_name} are rate-limited. The next one is available in {in_words(seconds)}, "
+            f"{keys} for {model_name} are rate-limited. The next one is available in {in_words(seconds)}, "
             f"at {exhausted.opens_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
         )
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds}s"}

@@ -66,6 +66,9 @@ class Journey:
             tried=frozenset(self._tried),
             gives_up_at=self._began + min(self.wait_seconds, self.seconds),
             deadline=self._began + self.seconds,
+            resources=call.resources,
+            has_no_token=call.has_no_token,
+            creator=call.creator,
         )
         has_waited = False
         try:

@@ -10,14 +10,15 @@ answer: we count it first, then stream it to the client byte for byte, and read 
 import time
 
 from proxy.answer import Answer, CountedBody
+from proxy.attempt import ask
 from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
 from proxy.journey import Journey
 from proxy.ledger import Ledger
-from proxy.ledger.claims import Claim
-from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
+from proxy.ledger.claims import UnknownResource
+from proxy.resources import find_owner, learn
+from proxy.upstream.exchange import Call, Upstream, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
-LOST = 504  # the status under which a lost answer is counted: Google may have done the work
 
 
 class DeadlineExceeded(Exception):
@@ -32,7 +33,11 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
     booking.
     """
     while journey.has_time:
-        claim = journey.next_claim(call, ledger)
+        try:
+            claim = journey.next_claim(call, ledger)
+        except UnknownResource as unknown:
+            find_owner(unknown.name, ledger, upstream, journey)
+            continue
         try:
             answer = ask(call, claim, ledger, upstream)
             journey.note_answer(answer.status)
@@ -41,16 +46,16 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
                 raise
             time.sleep(pause)
             continue
-        if answer.status >= 400:
-            project = project_in(answer.error)
-            if refusal := read_refusal(answer.status, answer.error):
+        if answer.status >= 400 and call.can_repeat:
+            project = project_in(answer.content)
+            if refusal := read_refusal(answer.status, answer.content):
                 answer.close()
                 until = ledger.book_refusal(claim, refusal, project)
                 journey.note_refusal(claim, refusal, until)
                 continue
-            if fault := read_fault(answer.status, answer.error):
+            if fault := read_fault(answer.status, answer.content):
                 answer.close()
-                reason = message_in(answer.error)
+                reason = message_in(answer.content)
                 ledger.book_fault(claim, fault, reason, project)
                 journey.note_bad_key(claim, fault, reason)
                 continue
@@ -63,21 +68,9 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
             if project:
                 ledger.book_project(claim, project)
         try:
-            ledger.book_answer(claim, answer.status)
+            ledger.book_answer(claim, answer.status, learn(call, answer, ledger.moment()))
         except BaseException:
             answer.close()
             raise
         return Answer(answer.status, answer.headers, CountedBody(answer, claim, ledger))
     raise DeadlineExceeded(call.model_name)
-
-
-def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream) -> UpstreamAnswer:
-    """Send the request with one key. Give back an attempt that was never sent; count one that may be billed."""
-    try:
-        return upstream.send(call, claim.secret)
-    except UpstreamUnreachable:
-        ledger.give_back(claim)
-        raise
-    except BaseException:  # AnswerLost, or GreenletExit: the client disconnected while Google was working
-        ledger.book_answer(claim, LOST)
-        raise

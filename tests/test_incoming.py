@@ -20,6 +20,7 @@ from proxy.client.errors import RequestRefused
 from proxy.client.request import read_call
 from proxy.models import NO_MODEL
 from proxy.upstream.exchange import Call
+from proxy.upstream.http1 import BodyStream
 from tests.conftest import CHAT, FLASH, GENERATE, TOKEN, Pool, ask, error_in
 from tests.fake_gemini import FakeGemini
 
@@ -73,6 +74,7 @@ def body_of(call: Call) -> bytes:
     with closing(call):
         if call.body is None or isinstance(call.body, bytes):
             return call.body or b""
+        assert not isinstance(call.body, BodyStream)
         call.body.seek(0)
         return call.body.read()
 

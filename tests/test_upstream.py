@@ -555,7 +555,7 @@ def test_an_error_that_repeats_the_secret_is_masked(gemini: FakeGemini, upstream
     answer = upstream.send(call(headers=headers), ONE)
     content = content_of(answer)
 
-    assert answer.error == content
+    assert answer.content == content
     assert content.count(ONE[-4:].encode()) == 3
     assert ONE.encode() not in content
     assert dict(answer.headers)["Content-Length"] == str(len(content))
@@ -572,8 +572,8 @@ def test_an_error_is_read_in_clear_and_handed_on_as_it_came(
     answer = upstream.send(call(headers=headers), ONE)
     content = content_of(answer)
 
-    assert json.loads(answer.error) == errors.bad_request("Gr\u00fc\u00dfe").body
-    assert (gzip.decompress(content) if packs else content) == answer.error
+    assert json.loads(answer.content) == errors.bad_request("Gr\u00fc\u00dfe").body
+    assert (gzip.decompress(content) if packs else content) == answer.content
     assert dict(answer.headers)["Content-Length"] == str(len(content))
 
 
@@ -587,7 +587,7 @@ def test_an_error_of_many_megabytes_arrives_complete(raw: RawUpstream, raw_upstr
     answer = raw_upstream.send(call(), ONE)
 
     assert content_of(answer) == body
-    assert 0 < len(answer.error) < 2_000_000
+    assert 0 < len(answer.content) < 2_000_000
 
 
 def test_an_error_that_unpacks_to_gigabytes_is_not_unpacked_whole(raw: RawUpstream, raw_upstream: Upstream) -> None:
@@ -598,7 +598,7 @@ def test_an_error_that_unpacks_to_gigabytes_is_not_unpacked_whole(raw: RawUpstre
     answer = raw_upstream.send(call(), ONE)
 
     assert content_of(answer) == body
-    assert len(answer.error) <= 1_048_576
+    assert len(answer.content) <= 1_048_576
 
 
 @pytest.mark.parametrize("answered", [b"HTTP/1.1 404 Odd\r\nContent-Length: 9\r\n\r\nhalf", b"HTTP/1.1 500 Odd\r\n"])
@@ -688,7 +688,7 @@ def test_no_compressed_body_reveals_a_secret(raw: RawUpstream, raw_upstream: Ups
         with closing(answer):
             for piece in answer:
                 received += piece
-        assert ONE.encode() not in answer.error
+        assert ONE.encode() not in answer.content
 
     assert ONE.encode() not in decompress_all(received)
 
@@ -705,7 +705,7 @@ def test_an_answer_of_several_members_arrives_with_the_data_after_them(
     answer = raw_upstream.send(call(), ONE)
 
     assert content_of(answer) == body
-    assert answer.error == (b"" if status == 200 else gzip.decompress(content))
+    assert answer.content == (b"" if status == 200 else gzip.decompress(content))
 
 
 def test_a_429_in_an_unrequested_encoding_is_still_a_429(raw: RawUpstream, raw_upstream: Upstream) -> None:

@@ -14,7 +14,9 @@ from typing import IO
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import get_script_prefix
+from django.utils.crypto import salted_hmac
 
+from proxy.client.address import client_address
 from proxy.client.base_urls import base_urls, log_once
 from proxy.client.compressed_body import TooLargeDecompressed, decompressed
 from proxy.client.default_token import check_default_token
@@ -22,10 +24,12 @@ from proxy.client.errors import RequestRefused
 from proxy.gemini.credentials import Headers, credentials_in, has_bearer
 from proxy.gemini.model_in_body import BadModelName, model_in_json
 from proxy.gemini.paths import BadPath, UnknownPath
+from proxy.gemini.resources import resources_in_body, upload_of
 from proxy.gemini.target import Target, read_target
 from proxy.gemini.tokens import estimate_input_tokens
 from proxy.models import NO_MODEL
 from proxy.upstream.exchange import Call
+from proxy.upstream.http1 import BodyStream
 
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 _REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
@@ -37,22 +41,22 @@ _PIECE = 262_144
 def read_call(request: HttpRequest) -> Call:
     """Return the client's call. Raises RequestRefused when it has no valid token or cannot be forwarded."""
     headers = _headers_of(request)
-    if not _has_token(headers, request.META.get("QUERY_STRING", "")):
-        raise RequestRefused(
-            401,
-            "UNAUTHENTICATED",
-            "Missing or wrong token. Send it as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
-            f"The dashboard is at {get_script_prefix()}dashboard/.",
-        )
+    query = request.META.get("QUERY_STRING", "")
+    has_no_token = not _has_token(headers, query)
+    # Google's Python client continues its uploads without any credential. The ledger will tell whether it may.
+    if has_no_token and not (request.method in ("POST", "PUT") and upload_of(_raw_uri(request))):
+        raise without_token()
     check_default_token(request.META)
     if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
         raise RequestRefused(501, "UNIMPLEMENTED", "This key manager does not support the Live API (WebSocket).")
     target = _target_of(request, headers)
-    body, size = _read_body(request)
+    is_upload = target.path.startswith("/upload/")
+    body, size = _read_body(request, is_streamed=is_upload and bool(target.resource))
     model_name = target.model_name
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
-    if body and size and (target.has_model_in_body or spends_quota):
+    resources = {target.resource} - {""}
+    if body and size and not is_upload and not isinstance(body, BodyStream):
         with ExitStack() as on_failure, ExitStack() as opened:
             if not isinstance(body, bytes):
                 on_failure.callback(body.close)
@@ -63,6 +67,7 @@ def read_call(request: HttpRequest) -> Call:
                 model_name = _model_in(content)
             if spends_quota:
                 input_tokens = estimate_input_tokens(content)
+            resources |= resources_in_body(content)
             on_failure.pop_all()  # from here on, the Call closes it
     return Call(
         request.method or "GET",
@@ -73,7 +78,35 @@ def read_call(request: HttpRequest) -> Call:
         (model_name or NO_MODEL)[:200],
         input_tokens,
         _timeout_in(request.META.get("HTTP_X_SERVER_TIMEOUT", "")),
+        frozenset(resources),
+        _creator_of(request) if target.names_resources and not (target.resource or spends_quota) else "",
+        has_no_token,
+        _base_url_of(request) if is_upload and not target.resource else "",
     )
+
+
+def without_token() -> RequestRefused:
+    """Return the error for a request without a valid token."""
+    return RequestRefused(
+        401,
+        "UNAUTHENTICATED",
+        "Missing or wrong token. Send it as x-goog-api-key, as Authorization: Bearer, or as ?key=. "
+        f"The dashboard is at {get_script_prefix()}dashboard/.",
+    )
+
+
+def _creator_of(request: HttpRequest) -> str:
+    """Return a digest of the client's address if it has something created; "" otherwise."""
+    if request.method != "POST":
+        return ""
+    address = client_address(request.META, settings.TRUSTED_PROXIES)
+    return salted_hmac("proxy.client.creator", str(address), algorithm="sha256").hexdigest()
+
+
+def _base_url_of(request: HttpRequest) -> str:
+    """Return the address under which the client reaches this service, without a slash at its end."""
+    host = request.META.get("HTTP_HOST") or request.get_host()
+    return f"{request.scheme}://{host}{get_script_prefix().rstrip('/')}"
 
 
 def request_id_of(request: HttpRequest) -> str:
@@ -146,8 +179,11 @@ def _raw_uri(request: HttpRequest) -> str:
     return request.get_full_path_info()
 
 
-def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
-    """Return the body and its size in bytes. It is in memory up to 1 MiB, otherwise in a temporary file."""
+def _read_body(request: HttpRequest, *, is_streamed: bool) -> tuple[bytes | IO[bytes] | BodyStream | None, int]:
+    """Return the body and its size in bytes. It is in memory up to 1 MiB, otherwise in a temporary file.
+
+    is_streamed: a longer body is neither stored nor limited. It is read while it is sent.
+    """
     length = request.META.get("CONTENT_LENGTH") or ""
     is_chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
     if is_chunked and not request.META.get("wsgi.input_terminated"):
@@ -158,9 +194,11 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
         return None, 0
     most = _most_bytes()
     expected = None if is_chunked else int(length)
+    stream = request.META["wsgi.input"]
+    if is_streamed and expected is not None and expected > _IN_MEMORY:
+        return _passed_on(stream, expected), expected
     if (expected or 0) > most:
         raise _too_large()
-    stream = request.META["wsgi.input"]
     if expected is not None and expected <= _IN_MEMORY:
         body = _read(stream, expected)
         _check_complete(len(body), expected)
@@ -180,6 +218,20 @@ def _read_body(request: HttpRequest) -> tuple[bytes | IO[bytes] | None, int]:
             return spool.read(), size
         on_failure.pop_all()
     return spool, size
+
+
+def _passed_on(stream: IO[bytes], size: int) -> BodyStream:
+    read_so_far = 0
+
+    def read(most: int) -> bytes:
+        nonlocal read_so_far
+        piece = _read(stream, min(most, size - read_so_far))
+        read_so_far += len(piece)
+        if not piece:
+            _check_complete(read_so_far, size)
+        return piece
+
+    return BodyStream(read)
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

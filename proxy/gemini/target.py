@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from proxy.gemini.credentials import without_credentials
 from proxy.gemini.paths import GENERATING, BadPath, Oddity, find_route
+from proxy.gemini.resources import can_name_resources, resource_in_path
 
 _MODEL_IN_BODY = re.compile(r"/(?:interactions|cachedContents)(?:[/?]|$)")
 _INTERACTION = re.compile(r"/interactions(?:\?|$)")
@@ -34,6 +35,10 @@ class Target:
     is_openai: bool
     # How the client's path differed from `path`.
     oddity: Oddity = Oddity.NONE
+    # The resource of a Google project that the path leads to; "" if none.
+    resource: str = ""
+    # Answers can name such resources.
+    names_resources: bool = False
 
     @property
     def has_model_in_body(self) -> bool:
@@ -70,7 +75,15 @@ def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
         raise BadPath("The query has characters that must be percent-encoded.")
     route = find_route(path, has_bearer=has_bearer)
     path = f"{route.path}?{query}" if query else route.path
-    return Target(path, route.model_name, route.action, route.is_openai, route.oddity)
+    return Target(
+        path,
+        route.model_name,
+        route.action,
+        route.is_openai,
+        route.oddity,
+        resource_in_path(path),
+        can_name_resources(path, route.action),
+    )
 
 
 def _origin_form(raw_uri: str) -> str:

@@ -22,14 +22,16 @@ from proxy.ledger.bookings import (
     write_fault,
     write_overload,
     write_refusal,
+    write_resources,
     write_spent_day,
 )
-from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
+from proxy.ledger.claims import NOTHING_LEARNED, Claim, ClaimRequest, Learned, PoolExhausted
 from proxy.ledger.entries import Booking, Finished, GiveBack, PendingClaim, Probe
 from proxy.ledger.history import FinishedRequest
 from proxy.ledger.leases import Leases
 from proxy.ledger.transaction import LedgerTransaction
 from proxy.ledger.writer import Writer
+from proxy.models import Resource
 
 OVERLOADED = 503  # 500 and 504 can be the request's own fault
 
@@ -107,8 +109,8 @@ class Ledger:
         """Give back a claim that was never sent. Does not wait."""
         self._writer.put(GiveBack([claim]))
 
-    def book_answer(self, claim: Claim, status: int) -> None:
-        """Count an answer, or a 429 that is passed on, and return once the count is on disk.
+    def book_answer(self, claim: Claim, status: int, learned: Learned = NOTHING_LEARNED) -> None:
+        """Count an answer, or a 429 that is passed on, and return once the count and `learned` are on disk.
 
         After a 503 the whole pool backs off from the model for a moment. Raises LedgerUnavailable.
         """
@@ -120,11 +122,12 @@ class Ledger:
             write_answer(claim, status)
             if status == OVERLOADED and claim.spends_quota:
                 write_overload(claim, self._transaction.clock.now_ns())
+            write_resources(claim, learned, moment)
             if claim.is_last_of_day:
                 write_spent_day(claim, moment, next_reset(moment, self._zone))
 
         counts = {"refusals": 1} if status == 429 else {"answers": 1, "errors": int(status >= 400)}
-        is_usual = claim.says_nothing_new and status != OVERLOADED
+        is_usual = claim.says_nothing_new and status != OVERLOADED and learned is NOTHING_LEARNED
         booking = Booking(
             claim, moment, None if is_usual else note, is_awaited=True, proves=claim.is_unproven, **counts
         )
@@ -170,6 +173,11 @@ class Ledger:
         """Store the project number that an error named. Does not wait."""
         moment = self.moment()
         self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
+
+    def remember_nobody(self, claim: Claim, name: str) -> None:
+        """Store that no project has a resource, as the last of them was asked with `claim`. Does not wait."""
+        moment = self.moment()
+        self._writer.put(Booking(claim, moment, lambda _: Resource.objects.remember_nobody(name, moment)))
 
     def book_tokens(self, claim: Claim, tokens: Tokens) -> None:
         """Add the tokens of an answer that has been counted. Does not wait."""

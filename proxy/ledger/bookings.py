@@ -9,9 +9,9 @@ from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.refusals import Fault, Refusal, Window
 from proxy.ledger.backoff import pause_ns
-from proxy.ledger.claims import Claim
+from proxy.ledger.claims import Claim, Learned
 from proxy.ledger.minute_window import give_back
-from proxy.models import ALL_MODELS, NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota
+from proxy.models import ALL_MODELS, NO_MODEL, ApiKey, DailyUsage, ExhaustionEvent, GeminiModel, Quota, Resource
 
 _QUOTA, _USAGE = Quota._meta.db_table, DailyUsage._meta.db_table
 # One at a time, since other requests in flight may still be refused.
@@ -45,6 +45,14 @@ def write_answer(claim: Claim, status: int) -> None:
         GeminiModel.objects.filter(model_name=claim.model_name).update(overloads=0, backs_off_until=0)
     if claim.disproves:
         Quota.objects.filter(id=claim.quota_id).update(**dict.fromkeys(claim.disproves))
+
+
+def write_resources(claim: Claim, learned: Learned, moment: datetime) -> None:
+    """Store which resources the key's project owns, and forget one that was deleted."""
+    if learned.expiries:
+        Resource.objects.remember(claim.key_id, learned.creator, learned.expiries, moment)
+    if learned.deleted:
+        Resource.objects.filter(name=learned.deleted).delete()
 
 
 def take_back(cursor: CursorWrapper, *claims: Claim) -> None:

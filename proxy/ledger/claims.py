@@ -1,9 +1,12 @@
 """A request for a key, the claim that grants one, and the reasons why none is granted."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
 
-from proxy.models import NO_MODEL
+from proxy.models import NO_MODEL, Owner
 
 
 class PoolExhausted(Exception):
@@ -25,8 +28,34 @@ class PoolExhausted(Exception):
         self.are_tried = are_tried
 
 
+class ProjectExhausted(PoolExhausted):
+    """No key is left in the project that owns a resource which the request names."""
+
+    resource = ""
+
+
 class Overloaded(PoolExhausted):
     """The API is overloaded for this model, and the whole pool backs off for a moment."""
+
+
+class UnknownResource(Exception):
+    """Nobody has looked up yet which project owns a resource that the request names."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"It is not known which project owns {name}.")
+        self.name = name
+
+
+class UnknownUpload(Exception):
+    """The request has no token, and does not continue an upload that began here."""
+
+
+class SeveralProjects(Exception):
+    """The request names resources of several projects, which no key can use together."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"These belong to different Google projects: {', '.join(names)}.")
+        self.names = names
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +71,45 @@ class ClaimRequest:
     gives_up_at: float = 0.0
     # When it stops waiting for an overloaded API, by `time.monotonic()`.
     deadline: float = 0.0
+    # Resources that it names. Only a key of their project will do.
+    resources: frozenset[str] = frozenset()
+    # It may only continue an upload that is known.
+    has_no_token: bool = False
+    # The client that has something created, which prefers the project of its last creation; "" if nothing is created.
+    creator: str = ""
+    # Projects that must not be used again.
+    tried_projects: frozenset[int] = frozenset()
+    # The owner of `resources`, and the project that is preferred, once the ledger has looked them up.
+    owner: Owner | None = None
+    home: int | None = None
+
+    @property
+    def takes_any_key(self) -> bool:
+        return not (self.resources or self.creator or self.tried_projects)
+
+    @property
+    def line(self) -> str:
+        """The line in which it waits for a key. Those that need a key of one project hold nobody else up."""
+        return self.rotation_name if self.owner is None else f"{self.rotation_name} in {self.owner.project_id}"
 
     @property
     def rotation_name(self) -> str:
         """The rotation that the key comes from. All calls that spend no quota share the one of NO_MODEL."""
         return NO_MODEL if self.tokens is None else self.model_name
+
+
+class Learned(NamedTuple):
+    """What an answer shows about resources of the key's project."""
+
+    # When each resource that it names can be forgotten.
+    expiries: Mapping[str, datetime] = MappingProxyType({})
+    # The client that has them created, which prefers this project for its next creation; "" if nothing was created.
+    creator: str = ""
+    # A resource that was deleted; "" if none.
+    deleted: str = ""
+
+
+NOTHING_LEARNED = Learned()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +124,7 @@ class Claim:
     # The rotation that the key comes from; NO_MODEL when the attempt spends no quota.
     rotation_name: str = ""
     quota_id: int = 0
+    project_id: int = 0
     # The model has never been answered.
     is_new_model: bool = False
     # The tenth of a second of its row in `Use`; 0 if it has none.

@@ -62,7 +62,7 @@ class Leases:
 
     def take(self, claim_request: ClaimRequest) -> Claim | None:
         """Return a turn that fits the request, if there is one. Call it once for each claim: it measures the demand."""
-        if claim_request.tokens is None:
+        if claim_request.tokens is None or not claim_request.takes_any_key:
             return None
         now = monotonic()
         if (stock := self._stocks.get(claim_request.model_name)) is None:

@@ -10,7 +10,17 @@ from proxy.gemini.quota_day import quota_day
 from proxy.ledger.leases import DEAD_AFTER_SECONDS
 from proxy.ledger.minute_window import adapt
 from proxy.ledger.summed_tables import addition_to, identity_of, numbers_of
-from proxy.models import FirstByte, FirstByteDay, KeyHour, LedgerWriter, LoggedRequest, ModelDay, ModelHour, Quota
+from proxy.models import (
+    FirstByte,
+    FirstByteDay,
+    KeyHour,
+    LedgerWriter,
+    LoggedRequest,
+    ModelDay,
+    ModelHour,
+    Quota,
+    Resource,
+)
 from proxy.models.history import ACTIVITY_DAYS, FIRST_BYTE_HOURS_DAYS, HOURS_DAYS
 
 _LOG = LoggedRequest._meta.db_table
@@ -21,6 +31,10 @@ _ACTIVITY = LogEntry._meta.db_table
 _DELETE_ACTIVITY = (
     f"DELETE FROM {_ACTIVITY} WHERE id IN (SELECT id FROM {_ACTIVITY} ORDER BY id LIMIT 20) AND action_time < %s"
 )
+
+_RESOURCE = Resource._meta.db_table
+_EXPIRED = f"SELECT id FROM {_RESOURCE} WHERE expires_at < %s ORDER BY expires_at LIMIT 200"
+_DELETE_RESOURCES = f"DELETE FROM {_RESOURCE} WHERE id IN ({_EXPIRED})"
 
 _WRITER = LedgerWriter._meta.db_table
 _DELETE_WRITERS = (
@@ -35,6 +49,7 @@ def prune(cursor: CursorWrapper, moment: datetime, log_days: float, zone: tzinfo
     """
     cursor.execute(_DELETE_LOGGED, [adapt(cursor, moment - timedelta(days=log_days))])
     cursor.execute(_DELETE_ACTIVITY, [adapt(cursor, moment - timedelta(days=ACTIVITY_DAYS))])
+    cursor.execute(_DELETE_RESOURCES, [adapt(cursor, moment)])
     dead = moment - timedelta(seconds=DEAD_AFTER_SECONDS)
     cursor.execute(_DELETE_WRITERS, [adapt(cursor, moment - timedelta(days=1)), adapt(cursor, dead)])
     if any(has_turns for [has_turns] in cursor.fetchall()):

@@ -40,6 +40,7 @@ _OPEN = (
     f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open ORDER BY room DESC, last_used "
     "LIMIT (SELECT %s) OFFSET (SELECT %s)"
 )
+_OPEN_OF_PROJECT = f"SELECT {COLUMNS} FROM {_QUOTA} WHERE model_name = %s AND is_open AND project_id = %s"
 _KEYS = (
     f"SELECT project_id, id, name, secret FROM {_KEY} WHERE project_id IN (%s) "
     "AND is_enabled AND fault = '' AND deleted_at IS NULL ORDER BY id"
@@ -121,6 +122,22 @@ class LoadedRotation:
             for project_id, *key in self._cursor.fetchall():
                 by_project[project_id].keys.append(Key(*key))
         return list(by_project.values())
+
+    def of_project(self, project_id: int) -> QuotaState | None:
+        """Return the project's quota with its usable keys; None if it is closed."""
+        self._cursor.execute(_OPEN_OF_PROJECT, [self._day, self.name, project_id])
+        if (row := self._cursor.fetchone()) is None:
+            return None
+        quota = QuotaState.from_row(row)
+        self._cursor.execute(_KEYS % "%s", [project_id])
+        quota.keys = [Key(*key) for _, *key in self._cursor.fetchall()]
+        return quota
+
+    def opening_of_project(self, project_id: int) -> int | None:
+        """Return when a project's closed quota opens; None when it does not by itself."""
+        closed = Quota.objects.filter(model_name=self.name, project=project_id, is_open=False)
+        opens_at = closed.values_list("opens_at", flat=True).first()
+        return self.now + (opens_at - self.moment) // timedelta(microseconds=1) * 1000 if opens_at else None
 
     def count_day(self, quota: QuotaState) -> None:
         """Start the day of a quota that was last used on another day, with what its keys have done or was imported."""

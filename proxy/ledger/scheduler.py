@@ -9,10 +9,10 @@ known limit.
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from proxy.ledger.backoff import pause_ns
-from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted
+from proxy.ledger.claims import Claim, ClaimRequest, Overloaded, PoolExhausted, ProjectExhausted
 from proxy.ledger.leases import LIFETIME, Demand
 from proxy.ledger.quota_state import Key, QuotaState
 from proxy.ledger.rotation import LoadedRotation
@@ -69,6 +69,10 @@ class Scheduler:
 
     def _see_more(self, count: int) -> None:
         for quota in self._rotation.more(count):
+            self._see(quota)
+
+    def _see(self, quota: QuotaState) -> None:
+        if quota.id not in self._candidates:
             self._candidates[quota.id] = quota
             heappush(self._heap, quota.rank)
 
@@ -77,6 +81,12 @@ class Scheduler:
         rotation = self._rotation
         if rotation.now < rotation.backs_off_until <= rotation.by_our_clock(claim_request.deadline):
             return Overloaded(claim_request.model_name, rotation.moment_of(rotation.backs_off_until))
+        if claim_request.owner is not None:
+            return self._pick_in(claim_request.owner.project_id, claim_request)
+        if claim_request.home is not None:
+            found = self._pick_in(claim_request.home, claim_request)
+            if isinstance(found, Claim):
+                return found
         patience = rotation.by_our_clock(claim_request.gives_up_at)
         if self._first_in_line is not None and self._first_in_line <= patience:
             return self._first_in_line  # an earlier, larger request is waiting for room
@@ -87,6 +97,26 @@ class Scheduler:
         elif found is not None and rotation.now < found <= patience:
             self._first_in_line = found
         return found
+
+    def _pick_in(self, project_id: int, claim_request: ClaimRequest) -> Claim | int | None:
+        """Claim from a project; otherwise return when it will have room, or None if it has none by itself."""
+        quota = next((quota for quota in self._candidates.values() if quota.project_id == project_id), None)
+        if quota is None:
+            if (quota := self._rotation.of_project(project_id)) is None:
+                return self._rotation.opening_of_project(project_id)
+            self._see(quota)
+        self._rotation.count_day(quota)
+        tokens = claim_request.tokens or 0
+        if quota.is_day_spent or quota.is_minute_spent or quota.lacks_tokens_for(tokens):
+            return self._rotation.opening_of(quota, tokens)
+        wanted = claim_request.owner.key_id if claim_request.owner else None
+        usable = [key for key in quota.keys if key.id not in claim_request.tried]
+        key = next((key for key in usable if key.id == wanted), None) or quota.next_key(claim_request.tried)
+        if key is None:
+            return self._rotation.now if quota.keys else None
+        self._heap = [entry for entry in self._heap if entry[2] != quota.id]
+        heapify(self._heap)
+        return self._take(quota, key, claim_request)
 
     def _pick(self, claim_request: ClaimRequest) -> Claim | int | None:
         """Claim from the quota with the most room; otherwise return when one will have room, or None as in `_serve`."""
@@ -106,6 +136,8 @@ class Scheduler:
                 self._rotation.close(quota)
                 continue
             passed_over.append(entry)
+            if quota.project_id in claim_request.tried_projects:
+                continue
             if (key := quota.next_key(claim_request.tried)) is None:
                 openings.append(now)  # available, but this request has tried its keys
             elif quota.lacks_tokens_for(tokens):
@@ -134,6 +166,7 @@ class Scheduler:
             model_name=claim_request.model_name,
             rotation_name=rotation.name,
             quota_id=quota.id,
+            project_id=quota.project_id,
             is_new_model=rotation.is_new,
             tenth=tenth,
             tokens=claim_request.tokens or 0,
@@ -150,10 +183,17 @@ class Scheduler:
     def _no_key(self, claim_request: ClaimRequest, found: int | None, first_opening: datetime | None) -> PoolExhausted:
         """Return why no key is left, and when the next one is available."""
         moment = self._rotation.moment
-        openings = [first_opening, None if found is None else self._rotation.moment_of(found)]
+        owner = claim_request.owner
+        openings = [None if owner else first_opening, None if found is None else self._rotation.moment_of(found)]
         opens_at = min((opens for opens in openings if opens and opens > moment), default=None)
         are_tried = opens_at is None and found is not None
         if are_tried:
             opens_at = moment
-        has_keys = opens_at is not None or ApiKey.objects.usable().exists()
-        return PoolExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)
+        usable = ApiKey.objects.usable()
+        if owner is None:
+            has_keys = opens_at is not None or usable.exists()
+            return PoolExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)
+        has_keys = usable.filter(project_id=owner.project_id).exists()
+        exhausted = ProjectExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)
+        exhausted.resource = min(claim_request.resources)
+        return exhausted

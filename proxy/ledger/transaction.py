@@ -13,12 +13,13 @@ from django.db.backends.utils import CursorWrapper
 
 from proxy.gemini.quota_day import quota_day
 from proxy.ledger.bookings import add_usage, prove, take_back
-from proxy.ledger.claims import Claim
+from proxy.ledger.claims import Claim, SeveralProjects, UnknownResource, UnknownUpload
 from proxy.ledger.clock import DatabaseClock
 from proxy.ledger.entries import Booking, Entry, Finished, GiveBack, PendingClaim, Probe
 from proxy.ledger.history import write_history
 from proxy.ledger.leases import DEAD_AFTER_SECONDS, Leases
 from proxy.ledger.minute_window import adapt, after_clock_was_set, correct
+from proxy.ledger.owners import with_owner
 from proxy.ledger.retention import prune
 from proxy.ledger.rotation import LoadedRotation, Progress
 from proxy.ledger.scheduler import Scheduler
@@ -172,11 +173,17 @@ class LedgerTransaction:
     def _grant(self, entries: Sequence[PendingClaim], running_low: Sequence[str], cursor: CursorWrapper) -> Outcome:
         """Claim a key for each entry, and lease turns for those that will follow."""
         by_rotation: defaultdict[str, list[PendingClaim]] = defaultdict(list)
+        failed: dict[Entry, Exception] = {}
         for name in running_low:
             by_rotation[name] = []
         for entry in entries:
+            if entry.claim_request.resources or entry.claim_request.creator:
+                try:
+                    entry.claim_request = with_owner(entry.claim_request, self.clock.moment())
+                except (UnknownResource, UnknownUpload, SeveralProjects) as exc:
+                    failed[entry] = exc
+                    continue
             by_rotation[entry.claim_request.rotation_name].append(entry)
-        failed: dict[Entry, Exception] = {}
         turns: list[Claim] = []
         for rotation_name, pending in by_rotation.items():
             rotation = LoadedRotation(cursor, rotation_name, self._zone, self.clock, self._progress)

@@ -155,8 +155,8 @@ class Writer:
         now = time.monotonic()
         for entry in entries:
             if isinstance(entry, PendingClaim):
-                name = entry.claim_request.rotation_name
-                opens_at = self._waiting.opens_at(name)
+                name = entry.claim_request.line
+                opens_at = self._waiting.opens_at(name) if entry.claim_request.takes_any_key else None
                 if opens_at and opens_at <= entry.gives_up_at and len(self._waiting) < self.most_waiting:
                     entry.begin_to_wait()
                     self._waiting.join(name, entry)
@@ -264,7 +264,7 @@ class Writer:
             ):
                 others.append(entry)
                 continue
-            name = entry.claim_request.rotation_name
+            name = entry.claim_request.line
             lines.setdefault(name, ([], []))[0 if entry.has_waited else 1].append(entry)
             count += 1
             entry.begin_to_wait()

@@ -29,17 +29,19 @@ from proxy.gemini.credentials import Headers, credential_for
 from proxy.gemini.target import Target
 from proxy.security.masking import mask_bytes
 from proxy.upstream.headers import headers_for_client, headers_for_upstream
-from proxy.upstream.http1 import BrokenAnswer, Http1Connection
+from proxy.upstream.http1 import BodyStream, BrokenAnswer, Http1Connection
 from proxy.upstream.outbound_proxy import credentials_for, proxy_for
 from proxy.upstream.sockets import has_unread, is_open
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_ERROR = 1_048_576
-_LONGEST_ERROR_SECONDS = 5  # after its head; whatever has arrived by then is used
+_LONGEST_AHEAD = 1_048_576
+_LONGEST_AHEAD_SECONDS = 5  # after its head; whatever has arrived by then is used
 _MOST_IDLE = 1000
 _BODY_HEADERS = {"content-encoding", "content-length"}
 
+_EVENTS = "text/event-stream"
+_END_OF_EVENT = re.compile(rb"\n\r?\n")
 _BREAKS_LINES = re.compile(r"[\r\n\0]")
 
 
@@ -97,8 +99,8 @@ class Call:
     method: str
     target: Target
     headers: Headers = field(repr=False)
-    # Read from its start for each attempt.
-    body: "bytes | IO[bytes] | None" = field(repr=False)
+    # Read from its start for each attempt, unless it is a stream.
+    body: "bytes | IO[bytes] | BodyStream | None" = field(repr=False)
     # Of the body, in bytes.
     size: int
     model_name: str
@@ -106,10 +108,23 @@ class Call:
     input_tokens: int | None = None
     # Sent by the client; None if it sent none.
     timeout_seconds: float | None = None
+    # Resources of a Google project that it names.
+    resources: frozenset[str] = frozenset()
+    # A digest of the client that has something created; "" if nothing is created.
+    creator: str = ""
+    # It has no token, and may only continue an upload that is known.
+    has_no_token: bool = False
+    # The address under which the client reaches this service, where an upload that begins continues; "" if none begins.
+    base_url: str = ""
+
+    @property
+    def can_repeat(self) -> bool:
+        """Tell whether another attempt is possible."""
+        return not isinstance(self.body, BodyStream) or not self.body.has_begun
 
     def close(self) -> None:
         """Close the body if it is a file. It is not needed once the answer begins."""
-        if self.body is not None and not isinstance(self.body, bytes):
+        if self.body is not None and not isinstance(self.body, bytes | BodyStream):
             self.body.close()
 
 
@@ -125,8 +140,8 @@ class UpstreamAnswer:
         self.status = status
         self.headers = headers_for_client(headers, secret)
         self.content_encoding = _encoding_in(headers)
-        # For a status of 400 or more: the decompressed and masked body, at most 1 MiB.
-        self.error = b""
+        # What `read_ahead` has read: decompressed and masked, at most 1 MiB.
+        self.content = b""
         self._connection = connection
         self._idle = idle
         self._secret = secret.encode()
@@ -144,36 +159,42 @@ class UpstreamAnswer:
         if not self._is_readable:
             raise BrokenAnswer(f"The answer has the encoding {self.content_encoding!r}.")
 
-    def read_error(self) -> None:
-        """Read as much of the body as `error` needs. Iterating later still yields all of it. Raises OSError."""
+    def read_ahead(self) -> None:
+        """Read the body, or the first event of a stream, into `content`. Iterating later still yields all of it.
+
+        Raises OSError.
+        """
+        is_stream = any(name.lower() == "content-type" and _EVENTS in value.lower() for name, value in self.headers)
         if not self._is_readable:
             self._replace_body(b"")
             return
-        until = time.monotonic() + _LONGEST_ERROR_SECONDS
+        until = time.monotonic() + _LONGEST_AHEAD_SECONDS
         read, size = [], 0
         for piece in self._rest:
             read.append(piece)
             size += len(piece)
-            if size >= _LONGEST_ERROR or time.monotonic() > until:
+            if size >= _LONGEST_AHEAD or time.monotonic() > until:
+                break
+            if is_stream and (self.content_encoding or _END_OF_EVENT.search(b"".join(read))):
                 break
         self._read = b"".join(read)
         if not self.content_encoding:
-            self.error = mask_bytes(self._read, self._secret)
+            self.content = mask_bytes(self._read, self._secret)
             return
-        clear, is_damaged = self._decompressed_error()
-        self.error = mask_bytes(clear, self._secret)
+        clear, is_damaged = self._decompressed_beginning()
+        self.content = mask_bytes(clear, self._secret)
         if is_damaged or self._secret in clear or self._secret in self._read:
-            self._replace_body(self.error)  # a compressed body cannot be masked
+            self._replace_body(self.content)  # a compressed body cannot be masked
 
-    def _decompressed_error(self) -> tuple[bytes, bool]:
-        """Return the decompressed error, at most 1 MiB of it, and whether it is damaged."""
+    def _decompressed_beginning(self) -> tuple[bytes, bool]:
+        """Return what was read, decompressed, at most 1 MiB of it, and whether it is damaged."""
         steps, size = [], 0
         self._decompressor.feed(self._read)
         try:
             for step in self._decompressor.steps():
                 steps.append(step)
                 size += len(step)
-                if size >= _LONGEST_ERROR:
+                if size >= _LONGEST_AHEAD:
                     break
                 time.sleep(0)
         except CorruptBody:
@@ -213,7 +234,7 @@ class UpstreamAnswer:
 
     def _checked_pieces(self) -> Iterator[bytes]:
         """Pass on a compressed body, and cut it off before the secret, which cannot be masked there."""
-        end = self.error  # the decompressor has read it already
+        end = self.content  # the decompressor has read it already
         for number, piece in enumerate(chain([self._read], self._rest)):
             if number:
                 self._decompressor.feed(piece)
@@ -269,7 +290,7 @@ class Upstream:
             status, headers = connection.read_head(is_head_request=call.method == "HEAD")
             answer = UpstreamAnswer(status, headers, connection, self._idle, secret)
             if status >= 400:
-                answer.read_error()
+                answer.read_ahead()
             else:
                 answer.check_readable()
             return answer

@@ -8,7 +8,7 @@ follows RFC 9112 strictly: anything unexpected closes the connection.
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import IO
 
@@ -29,6 +29,19 @@ class BrokenAnswer(OSError):
     """The connection ended too early, or the answer is not valid HTTP/1.1."""
 
 
+class BodyStream:
+    """A body that is passed on while the client sends it, and so can be sent only once."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self.has_begun = False
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; b"" at the end."""
+        self.has_begun = True
+        return self._read(size)
+
+
 class Http1Connection:
     """A connection for one exchange at a time: `send`, `read_head`, then `pieces` to the end."""
 
@@ -40,7 +53,7 @@ class Http1Connection:
         self._is_chunked = False
         self.is_reusable = False
 
-    def send(self, head: bytes, body: "bytes | IO[bytes] | None") -> None:
+    def send(self, head: bytes, body: "bytes | IO[bytes] | BodyStream | None") -> None:
         """Send a request. A body in a file is sent from its start.
 
         If the upstream stops reading, it may have answered already; `read_head` will tell.
@@ -49,7 +62,7 @@ class Http1Connection:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._send(head, body)
 
-    def _send(self, head: bytes, body: "bytes | IO[bytes] | None") -> None:
+    def _send(self, head: bytes, body: "bytes | IO[bytes] | BodyStream | None") -> None:
         if isinstance(body, bytes) and len(body) < _PIECE:
             self.sock.sendall(head + body)
             return
@@ -57,7 +70,8 @@ class Http1Connection:
         if isinstance(body, bytes):
             self.sock.sendall(body)
         elif body is not None:
-            body.seek(0)
+            if not isinstance(body, BodyStream):
+                body.seek(0)
             while piece := body.read(_PIECE):
                 self.sock.sendall(piece)
 

@@ -1,0 +1,75 @@
+"""Resources of Google projects, such as files: whose they are is learned from answers, and looked up. No Django."""
+
+import re
+from contextlib import closing
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from proxy.attempt import ask
+from proxy.gemini.refusals import message_in, read_fault
+from proxy.gemini.resources import expires_at, resources_in_answer, upload_of
+from proxy.gemini.target import read_target
+from proxy.journey import Journey
+from proxy.ledger import Ledger
+from proxy.ledger.claims import NOTHING_LEARNED, Claim, ClaimRequest, Learned, PoolExhausted
+from proxy.models import NO_MODEL
+from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer
+
+_MOST_PROJECTS = 20  # asked for a resource that was not made here
+_IS_READ = re.compile(r"(?:application/json|text/event-stream)\b", re.IGNORECASE)
+_UPLOAD_HEADERS = {"x-goog-upload-url", "x-goog-upload-control-url"}
+
+
+def learn(call: Call, answer: UpstreamAnswer, moment: datetime) -> Learned:
+    """Return what an answer shows about resources. Reads as much of its body as that takes."""
+    if not call.target.names_resources or answer.status >= 300:
+        return NOTHING_LEARNED
+    if call.method == "DELETE":
+        return Learned(deleted=call.target.resource)
+    names: set[str] = set()
+    if any(name.lower() == "content-type" and _IS_READ.match(value) for name, value in answer.headers):
+        answer.read_ahead()
+        names = resources_in_answer(answer.content, call.target.path)
+    if call.base_url:
+        names |= _redirect_upload(answer, call.base_url)
+    return Learned({name: expires_at(name, answer.content, moment) for name in names}, call.creator if names else "")
+
+
+def _redirect_upload(answer: UpstreamAnswer, base_url: str) -> set[str]:
+    """Let an upload that has begun continue here. Return its name."""
+    names = set()
+    for place, (name, value) in enumerate(answer.headers):
+        if name.lower() in _UPLOAD_HEADERS:
+            url = urlsplit(value)
+            path = f"{url.path}?{url.query}"
+            answer.headers[place] = name, base_url + path
+            names.add(upload_of(path))
+    return names - {""}
+
+
+def find_owner(name: str, ledger: Ledger, upstream: Upstream, journey: Journey) -> None:
+    """Ask one project after the other for a resource, and store which has it, or that none has.
+
+    Raises PoolExhausted when there is nobody to ask, UpstreamUnreachable, AnswerLost, LedgerUnavailable.
+    """
+    call = Call("GET", read_target(f"/v1beta/{name}", has_bearer=False), [], None, 0, NO_MODEL)
+    asked: set[int] = set()
+    claim: Claim | None = None
+    while len(asked) < _MOST_PROJECTS and journey.has_time:
+        try:
+            claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, tried_projects=frozenset(asked)))
+        except PoolExhausted:
+            if claim is None:
+                raise
+            break
+        with closing(ask(call, claim, ledger, upstream)) as answer:
+            if fault := read_fault(answer.status, answer.content):  # the key leaves the rotation
+                ledger.book_fault(claim, fault, message_in(answer.content))
+                continue
+            learned = learn(call, answer, ledger.moment())
+            ledger.book_answer(claim, answer.status, learned)
+        if name in learned.expiries:
+            return
+        asked.add(claim.project_id)
+    if claim is not None:
+        ledger.remember_nobody(claim, name)
