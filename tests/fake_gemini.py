@@ -33,6 +33,7 @@ from urllib.parse import parse_qsl, unquote
 from zoneinfo import ZoneInfo
 
 from tests import gemini_errors as errors
+from tests.fake_resources import ProjectResources
 from tests.gemini_errors import Reply
 
 __all__ = ["ANSWER_TOKENS", "PROMPT_TOKENS", "THOUGHT_TOKENS", "TOTAL_TOKENS"]
@@ -225,6 +226,7 @@ class FakeGemini:
             self._overloaded_until: dict[str, float] = {}
             self._scripts: dict[str, deque[Reply | Fault]] = {}
             self._usage: defaultdict[tuple[str, str], _Usage] = defaultdict(_Usage)
+            self.resources = ProjectResources()
 
     def start(self) -> Self:
         """Listen, in a separate thread. After `stop()`, listen on the same port again."""
@@ -318,6 +320,11 @@ class FakeGemini:
                 self.decisions.append(self._decision(now, seen, ask, reply))
             return (planned if isinstance(planned, Fault) else None), reply
 
+    def begin_interaction(self, seen: Seen) -> str:
+        """Return the id of a new interaction of the key's project."""
+        with self.changed:
+            return str(self.resources.make(self._project_of(seen), "interactions/v1_{}")["name"]).partition("/")[2]
+
     def lose_client(self, released: Event) -> None:
         """Count a client that disconnected, unless its test is over."""
         with self.changed:
@@ -329,6 +336,10 @@ class FakeGemini:
             return reply
         if self._projects and seen.secret not in self._projects:
             return errors.invalid_key()
+        headers = {name.lower(): value for name, value in seen.headers}
+        about = self.resources.answer(self._project_of(seen), seen.method, seen.path, headers, seen.body)
+        if about is not None:
+            return about
         action = ask.endpoint.rpartition(" ")[2]
         if ask.endpoint not in _ENDPOINTS:
             return errors.error(404, "NOT_FOUND", "Requested entity was not found.")
@@ -417,6 +428,7 @@ class _Answers:
 
     def __init__(self, gemini: FakeGemini, seen: Seen, ask: _Ask) -> None:
         self.ask = ask
+        self._gemini, self._seen = gemini, seen
         self.prompt_tokens = ask.input_tokens
         self.text = gemini.text
         if echo := re.search(rb"echo:(\d+)", seen.body):
@@ -445,7 +457,11 @@ class _Answers:
         total = self.prompt_tokens + ANSWER_TOKENS + THOUGHT_TOKENS
         usage |= {"total_thought_tokens": THOUGHT_TOKENS, "total_tokens": total}
         step = {"type": "model_output", "content": [{"type": "text", "text": self.text}]}
-        begun = {"id": "v1_fake", "model": self.ask.model_name, "status": "in_progress"}
+        begun = {
+            "id": self._gemini.begin_interaction(self._seen),
+            "model": self.ask.model_name,
+            "status": "in_progress",
+        }
         whole = begun | {"status": "completed", "steps": [step], "usage": usage}
         if not self.ask.is_streaming:
             return whole
@@ -520,11 +536,9 @@ _ENDPOINTS: dict[str, Callable[[_Answers], dict[str, Any] | _Stream]] = {
     "GET openai/models": lambda _: {"object": "list", "data": [{"id": name} for name in _MODELS]},
     "GET models": lambda _: {"models": [_model(name) for name in _MODELS]},
     "GET models/*": lambda answers: _model(answers.ask.model_name),
-    "GET files": lambda _: {},
-    "POST files": lambda _: {},
 }
 # What counts against a quota: all that asks a model, but for the counting of tokens.
-_GENERATIONS = {name for name in _ENDPOINTS if name.startswith("POST")} - {"POST countTokens", "POST files"}
+_GENERATIONS = {name for name in _ENDPOINTS if name.startswith("POST")} - {"POST countTokens"}
 
 
 def _dump(document: dict[str, Any]) -> bytes:

@@ -37,7 +37,7 @@ def same(answer: bytes) -> bytes:
         "GET /nothing/here HTTP/1.1",
         "GET /v1beta/../admin HTTP/1.1",
         "POST /v1beta/models/gemini-2.5-flash:streamGenerateContent HTTP/1.1",
-        "DELETE /v1beta/files/abc HTTP/1.1",
+        "DELETE /v1beta/models/abc HTTP/1.1",
         "PUT /v1beta/models HTTP/1.1",
         "GET /ws/live HTTP/1.1",
     ],
