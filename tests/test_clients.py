@@ -133,6 +133,48 @@ def test_google_genai_asks_and_streams_async(google: genai.Client) -> None:
     assert asyncio.run(ask()) == (TEXT, TEXT)
 
 
+def test_google_genai_uploads_files_and_asks_about_them(
+    google: genai.Client, gemini: FakeGemini, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "small.txt", tmp_path / "large.txt"]
+    paths[0].write_bytes(b"small")
+    paths[1].write_bytes(b"large" * 4_000_000)  # three chunks
+    files = [google.files.upload(file=path) for path in paths]
+    answers = [google.models.generate_content(model=FLASH, contents=["Hello", *files]).text for _ in range(5)]
+    names = [str(file.name) for file in files]
+    found = [google.files.get(name=name) for name in names]
+    for name in names:
+        google.files.delete(name=name)
+
+    assert answers == [TEXT] * 5
+    assert [file.size_bytes for file in found] == [5, 20_000_000]
+    assert not gemini.resources.owners
+    assert len(set(gemini.secrets_seen)) == 1
+
+
+def test_google_genai_uploads_async(google: genai.Client, gemini: FakeGemini, tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"content")
+
+    async def upload_and_ask() -> str | None:
+        async with google.aio as client:
+            file = await client.files.upload(file=path)
+            return (await client.models.generate_content(model=FLASH, contents=["Hello", file])).text
+
+    assert asyncio.run(upload_and_ask()) == TEXT
+
+
+def test_google_genai_keeps_to_the_project_of_its_cache_and_batch(google: genai.Client, gemini: FakeGemini) -> None:
+    cache = google.caches.create(model=FLASH, config=types.CreateCachedContentConfig(ttl="600s", contents="Long"))
+    config = types.GenerateContentConfig(cached_content=cache.name)
+    batch = google.batches.create(model=FLASH, src=[types.InlinedRequest(contents="Hello")])
+
+    assert [google.models.generate_content(model=FLASH, contents="Hi", config=config).text for _ in range(5)] == [
+        TEXT
+    ] * 5
+    assert [google.batches.get(name=str(batch.name)).name for _ in range(5)] == [batch.name] * 5
+
+
 def test_google_genai_shows_when_the_first_key_comes_back(google: genai.Client, gemini: FakeGemini) -> None:
     began = time.monotonic()
     with pytest.raises(errors.ServerError, match=rf"All keys for {EXHAUSTED} are rate-limited.*available in \d+ hours"):
