@@ -30,11 +30,15 @@ _LONGEST = 300
 
 _STRING = rb'"((?:[^"\\]|\\/){1,600})"'
 # Keys of requests whose value names a resource. Inside a string the quotes would be escaped.
-_PIN = re.compile(
-    rb'"(fileUri|file_uri|uri|fileName|file_name|cachedContent|cached_content|input_file_id|previous_interaction_id)"'
-    rb"\s{0,64}:\s{0,64}" + _STRING
+_PIN_KEYS = (
+    *(b"fileUri", b"file_uri", b"uri", b"fileName", b"file_name", b"cachedContent", b"cached_content"),
+    *(b"input_file_id", b"previous_interaction_id"),
 )
-_STORES = re.compile(rb'"(?:fileSearchStoreNames|file_search_store_names)"\s{0,64}:\s{0,64}\[([^\]]{1,4000})\]')
+_STORE_KEYS = (b"fileSearchStoreNames", b"file_search_store_names")
+_PIN = re.compile(rb'"(%b)"\s{0,64}:\s{0,64}%b' % (b"|".join(_PIN_KEYS), _STRING))
+_STORES = re.compile(rb'"(?:%b)"\s{0,64}:\s{0,64}\[([^\]]{1,4000})\]' % b"|".join(_STORE_KEYS))
+# Looked for first, since that is much faster than the expressions.
+_KEYS = tuple(b'"%b"' % key for key in (*_PIN_KEYS, *_STORE_KEYS))
 _ANY_STRING = re.compile(_STRING)
 _LONGEST_PIN = 4_200  # of a match of either
 # Keys of requests whose value is an id rather than a name, and its collection.
@@ -91,6 +95,8 @@ def resources_in_body(body: bytes | mmap) -> set[str]:
     for end in slice_ends(0, len(body)):
         piece = body[max(0, start - _LONGEST_PIN) : end]
         start = end
+        if not any(key in piece for key in _KEYS):
+            continue
         for key, value in _PIN.findall(piece):
             text = _text(value)
             collection = _IDS_IN.get(key.decode(), "")
