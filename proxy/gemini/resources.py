@@ -37,8 +37,6 @@ _PIN_KEYS = (
 _STORE_KEYS = (b"fileSearchStoreNames", b"file_search_store_names")
 _PIN = re.compile(rb'"(%b)"\s{0,64}:\s{0,64}%b' % (b"|".join(_PIN_KEYS), _STRING))
 _STORES = re.compile(rb'"(?:%b)"\s{0,64}:\s{0,64}\[([^\]]{1,4000})\]' % b"|".join(_STORE_KEYS))
-# Looked for first, since that is much faster than the expressions.
-_KEYS = tuple(b'"%b"' % key for key in (*_PIN_KEYS, *_STORE_KEYS))
 _ANY_STRING = re.compile(_STRING)
 _LONGEST_PIN = 4_200  # of a match of either
 # Keys of requests whose value is an id rather than a name, and its collection.
@@ -95,7 +93,8 @@ def resources_in_body(body: bytes | mmap) -> set[str]:
     for end in slice_ends(0, len(body)):
         piece = body[max(0, start - _LONGEST_PIN) : end]
         start = end
-        if not any(key in piece for key in _KEYS):
+        # A piece of every key, since this is much faster than the expressions.
+        if not (b'ri"' in piece or b'ame"' in piece or b"ached" in piece or b'_id"' in piece or b"tore" in piece):
             continue
         for key, value in _PIN.findall(piece):
             text = _text(value)
