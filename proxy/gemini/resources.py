@@ -30,15 +30,13 @@ _LONGEST = 300
 
 _STRING = rb'"((?:[^"\\]|\\/){1,600})"'
 # Keys of requests whose value names a resource. Inside a string the quotes would be escaped.
-_PIN_KEYS = (
-    *(b"fileUri", b"file_uri", b"uri", b"fileName", b"file_name", b"cachedContent", b"cached_content"),
-    *(b"input_file_id", b"previous_interaction_id"),
+_PIN = re.compile(
+    rb'"(?:(file(?:Uri|_uri|Name|_name)|uri|cached(?:Content|_content)|input_file_id|previous_interaction_id)"'
+    rb"\s{0,64}:\s{0,64}%b"
+    rb'|file(?:SearchStoreNames|_search_store_names)"\s{0,64}:\s{0,64}\[([^\]]{1,4000})\])' % _STRING
 )
-_STORE_KEYS = (b"fileSearchStoreNames", b"file_search_store_names")
-_PIN = re.compile(rb'"(%b)"\s{0,64}:\s{0,64}%b' % (b"|".join(_PIN_KEYS), _STRING))
-_STORES = re.compile(rb'"(?:%b)"\s{0,64}:\s{0,64}\[([^\]]{1,4000})\]' % b"|".join(_STORE_KEYS))
 _ANY_STRING = re.compile(_STRING)
-_LONGEST_PIN = 4_200  # of a match of either
+_LONGEST_PIN = 4_200  # of a match
 # Keys of requests whose value is an id rather than a name, and its collection.
 _IDS_IN = {"input_file_id": "files", "previous_interaction_id": "interactions"}
 
@@ -93,15 +91,13 @@ def resources_in_body(body: bytes | mmap) -> set[str]:
     for end in slice_ends(0, len(body)):
         piece = body[max(0, start - _LONGEST_PIN) : end]
         start = end
-        # A piece of every key, since this is much faster than the expressions.
-        if not (b'ri"' in piece or b'ame"' in piece or b"ached" in piece or b'_id"' in piece or b"tore" in piece):
-            continue
-        for key, value in _PIN.findall(piece):
+        for key, value, stores in _PIN.findall(piece):
+            if stores:
+                found.update(name_of(_text(store)) for store in _ANY_STRING.findall(stores))
+                continue
             text = _text(value)
             collection = _IDS_IN.get(key.decode(), "")
             found.add(name_of(text) or (name_of(f"{collection}/{text}") if collection else ""))
-        for names in _STORES.findall(piece):
-            found.update(name_of(_text(value)) for value in _ANY_STRING.findall(names))
     return found - {""}
 
 
