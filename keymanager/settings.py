@@ -148,6 +148,19 @@ def _origins(name: str, default: str) -> list[str]:
     return origins
 
 
+def _cors_origins(name: str, default: str) -> list[str]:
+    """Return the origins of pages that may send requests, in lower case; ["*"] for any."""
+    origins = [origin.rstrip("/").lower() for origin in env.parts(name, default, may_be_empty=True)]
+    if "*" in origins and PLACEHOLDER_TOKEN == DEFAULT_TOKEN:
+        raise ImproperlyConfigured(
+            f"{name}=* would let every web page use the public default token. Run `python manage.py newtoken`, or name "
+            "the origins."
+        )
+    if not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in origins):
+        raise ImproperlyConfigured(f"{name} must be * or origins such as https://app.example.com, without a path.")
+    return origins
+
+
 def _database(name: str, default: str) -> dict[str, Any]:
     try:
         database: dict[str, Any] = environ.Env.db_url_config(env.text(name, default))
@@ -191,6 +204,7 @@ BARE_429 = env.text("BARE_429", "minute").lower()
 if BARE_429 not in ("minute", "day"):
     raise ImproperlyConfigured(f"BARE_429 must be minute or day, not {BARE_429!r}.")
 SHOW_KEY_NAMES = _switch("SHOW_KEY_NAMES", False)
+CORS_ORIGINS = _cors_origins("CORS_ORIGINS", "")
 EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
 REQUEST_LOG_DAYS = _positive("REQUEST_LOG_DAYS", 7, zero=True)
 QUOTA_TIME_ZONE = env.text("QUOTA_TIME_ZONE", "America/Los_Angeles")

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 
 from proxy.answer import Answer
 from proxy.client import draining
+from proxy.client.cors import let_page_read, preflight_response
 from proxy.client.request import read_call, request_id_of
 from proxy.dashboard import reports
 from proxy.error_responses import response_for
@@ -42,6 +43,8 @@ bad_keys_watch = BadKeysWatch()
 @csrf_exempt
 def relay_view(request: HttpRequest) -> HttpResponseBase:
     """Relay a request to the Gemini API and stream its answer back; see `relay.py`."""
+    if preflight := preflight_response(request):
+        return preflight
     client_socket = request.META.get("gunicorn.socket")
     client_watch.start(client_socket)
     bad_keys_watch.look()
@@ -63,6 +66,7 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     else:
         response = RelayedResponse(answer, client_socket, partial(journey.end, call, answer.status, ledger))
     _add_headers(response, journey)
+    let_page_read(response, request.META.get("HTTP_ORIGIN", ""))
     return response
 
 

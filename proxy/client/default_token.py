@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from proxy.client.address import is_from_private_network
+from proxy.client.cors import is_allowed
 from proxy.client.errors import RequestRefused
 
 WHAT_TO_DO = "Run `python manage.py newtoken` to make your own token, or set ALLOW_DEFAULT_TOKEN=on."
@@ -35,10 +36,12 @@ def check_default_token(meta: Mapping[str, Any]) -> None:
 def is_from_foreign_page(meta: Mapping[str, Any]) -> bool:
     """Tell whether a browser sends this request for a page of another host.
 
-    Apps and extensions pass: the scheme of their origin is one that no page has. Against DNS rebinding, where a foreign
-    host name leads here, browsers must use an IP address or a local name.
+    The origins in CORS_ORIGINS pass. So do apps and extensions, since the scheme of their origin is one that no page
+    has. Against DNS rebinding, where a foreign host name leads here, browsers must use an IP address or a local name.
     """
     site, origin = meta.get("HTTP_SEC_FETCH_SITE", ""), meta.get("HTTP_ORIGIN", "")
+    if is_allowed(origin):
+        return False
     if site == "cross-site" or origin == "null":
         return True
     is_page = origin.startswith(("http://", "https://"))

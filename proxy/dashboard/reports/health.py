@@ -26,7 +26,15 @@ SETTINGS = (
         "READ_TIMEOUT_SECONDS",
         "DEADLINE_SECONDS",
     ),
-    *("MAX_BODY_MB", "MAX_WAIT_SECONDS", "MAX_WAITING", "BARE_429", "EXHAUSTED_STATUS", "SHOW_KEY_NAMES"),
+    *(
+        "MAX_BODY_MB",
+        "MAX_WAIT_SECONDS",
+        "MAX_WAITING",
+        "BARE_429",
+        "EXHAUSTED_STATUS",
+        "SHOW_KEY_NAMES",
+        "CORS_ORIGINS",
+    ),
     *(
         "REQUEST_LOG_DAYS",
         "QUOTA_TIME_ZONE",
