@@ -10,9 +10,10 @@ from django.http import JsonResponse
 
 from proxy.client.errors import RequestRefused, error_response
 from proxy.client.request import without_token
+from proxy.journey import DeadlineExceeded
 from proxy.ledger import LedgerUnavailable
 from proxy.ledger.claims import Overloaded, PoolExhausted, ProjectExhausted, SeveralProjects, UnknownUpload
-from proxy.relay import DeadlineExceeded
+from proxy.lists import BadPageToken
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def response_for(exc: Exception, moment: datetime) -> JsonResponse:
         return error_response(exc.status, exc.code, exc.message)
     if isinstance(exc, PoolExhausted):
         return _exhausted_response(exc, moment)
+    if isinstance(exc, BadPageToken):
+        return error_response(400, "INVALID_ARGUMENT", str(exc))
     if isinstance(exc, UnknownUpload):
         return response_for(without_token(), moment)
     if isinstance(exc, SeveralProjects):

@@ -11,11 +11,16 @@ from proxy.gemini.tokens import Tokens
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, ClaimRequest, PoolExhausted
 from proxy.ledger.history import NO_TOKENS, FinishedRequest
+from proxy.models import Owner
 from proxy.upstream.exchange import Call
 
 logger = logging.getLogger(__name__)
 
 PAUSES = (0.25, 0.75)  # seconds before each retry of an API that fails or cannot be reached
+
+
+class DeadlineExceeded(Exception):
+    """The request's time was used up by attempts with too many keys."""
 
 
 @dataclass(slots=True)
@@ -57,8 +62,14 @@ class Journey:
         pause = next(self._pauses, None)
         return pause if pause and time.monotonic() + pause < self._began + self.seconds else None
 
-    def next_claim(self, call: Call, ledger: Ledger) -> Claim:
-        """Claim a key for the next attempt, waiting for one if necessary. Raises PoolExhausted, LedgerUnavailable."""
+    def next_claim(
+        self, call: Call, ledger: Ledger, *, project_id: int = 0, done: frozenset[int] = frozenset()
+    ) -> Claim:
+        """Claim a key for the next attempt, waiting for one if necessary.
+
+        project_id: the only project that will do; 0 if any will. done: projects that will not do.
+        Raises PoolExhausted, UnknownResource, UnknownUpload, SeveralProjects, LedgerUnavailable.
+        """
         asked_at = time.monotonic()
         claim_request = ClaimRequest(
             model_name=call.model_name,
@@ -69,6 +80,8 @@ class Journey:
             resources=call.resources,
             has_no_token=call.has_no_token,
             creator=call.creator,
+            tried_projects=done,
+            owner=Owner(0, project_id) if project_id else None,
         )
         has_waited = False
         try:

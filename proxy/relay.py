@@ -5,6 +5,9 @@ the request with it. On a 429, the key's project is rate-limited or exhausted, a
 Google rejects the key itself, the key leaves the rotation with the reason, and we fail over too. A server error is
 retried twice; after a 503 (overloaded), the whole pool backs off from that model for a moment. Anything else is the
 answer: we count it first, then stream it to the client byte for byte, and read its token counts on the way.
+
+Files, caches and the like belong to one Google project. A request that names one gets a key of that project
+(`resources.py`), and a list has those of all projects (`lists.py`).
 """
 
 import time
@@ -12,17 +15,14 @@ import time
 from proxy.answer import Answer, CountedBody
 from proxy.attempt import ask
 from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
-from proxy.journey import Journey
+from proxy.journey import DeadlineExceeded, Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import UnknownResource
+from proxy.lists import list_all
 from proxy.resources import find_owner, learn
 from proxy.upstream.exchange import Call, Upstream, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
-
-
-class DeadlineExceeded(Exception):
-    """The request's time was used up by attempts with too many keys."""
 
 
 def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -> Answer:
@@ -32,6 +32,8 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
     DeadlineExceeded when failing over took too long, LedgerUnavailable when the database did not accept a claim or a
     booking.
     """
+    if call.target.is_list and call.method == "GET":
+        return list_all(call, ledger=ledger, upstream=upstream, journey=journey)
     while journey.has_time:
         try:
             claim = journey.next_claim(call, ledger)

@@ -64,8 +64,17 @@ class ProjectResources:
             return self._existing(project, method, name)
         if method == "GET" and collection in _OWNED:
             mine = [self.documents[name] for name, owner in self.owners.items() if owner == project]
-            return Reply(200, {collection: [one for one in mine if one["name"].startswith(f"{collection}/")]})
+            return self._page([one for one in mine if one["name"].startswith(f"{collection}/")], collection, query)
         return None
+
+    @staticmethod
+    def _page(everything: list[dict[str, Any]], collection: str, query: str) -> Reply:
+        asked = parse_qs(query)
+        begin, size = int(asked.get("pageToken", ["0"])[0]), int(asked.get("pageSize", ["10"])[0])
+        page: dict[str, Any] = {collection: everything[begin : begin + size]} if everything else {}
+        if begin + size < len(everything):
+            page["nextPageToken"] = str(begin + size)
+        return Reply(200, page)
 
     def make(self, project: str, pattern: str, **more: Any) -> dict[str, Any]:
         """Create a resource, whose number replaces {} in its name, and return its document."""

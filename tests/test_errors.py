@@ -10,9 +10,9 @@ from pytest_django.fixtures import Settings
 
 from proxy.client.errors import RequestRefused, error_response
 from proxy.error_responses import in_words, response_for
+from proxy.journey import DeadlineExceeded
 from proxy.ledger import LedgerUnavailable
 from proxy.ledger.claims import Overloaded, PoolExhausted
-from proxy.relay import DeadlineExceeded
 from proxy.upstream.exchange import AnswerLost, UpstreamUnreachable
 
 NOW = datetime(2026, 11, 23, 20, 0, 0, tzinfo=UTC)

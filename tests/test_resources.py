@@ -411,3 +411,74 @@ def test_uploads_and_tokens_never_reach_another_key(
     assert used == {project}
     assert set(answers) == ({200} if project == "one" else {503})
     assert TOKEN not in str(gemini.seen)
+
+
+# Lists
+
+
+def names_on(page: dict[str, Any]) -> list[str]:
+    return [file["name"] for file in page.get("files", [])]
+
+
+def pages(client: Client, query: str = "") -> list[list[str]]:
+    """Return the names on each page of the list of files."""
+    found: list[list[str]] = []
+    token = ""
+    while not found or token:
+        response = client.get(f"/v1beta/files?{query}" + (f"&pageToken={token}" if token else ""))
+        page = json.loads(response.getvalue())
+        assert response.status_code == 200, page
+        found.append(names_on(page))
+        token = page.get("nextPageToken", "")
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("counts", [{}, {"three": 1}, {"one": 3, "four": 4}, {"two": 12, "five": 1}])
+def test_a_list_has_the_resources_of_all_projects(
+    client: Client, gemini: FakeGemini, keys: list[ApiKey], counts: dict[str, int], size: int
+) -> None:
+    made = [gemini.resources.make(project, "files/{}")["name"] for project, n in counts.items() for _ in range(n)]
+    found = pages(client, f"pageSize={size}")
+
+    assert sorted(name for page in found for name in page) == sorted(made)
+    assert all(found) or not made  # no page is empty
+    assert Resource.objects.filter(name__in=made).count() == len(made)
+
+
+def test_a_list_leaves_out_no_project_whose_key_is_bad(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:
+    made = [gemini.resources.make(project, "files/{}")["name"] for project in ("one", "two")]
+    gemini.script(fake_secret("one"), errors.invalid_key())
+
+    assert sorted(pages(client)[0]) == sorted(made)
+
+
+@pytest.mark.parametrize("token", ["abc", "W10=", "bnVsbA==", "%00", "WzEsMiwzXQ=="])
+def test_a_page_token_that_is_not_ours_is_refused(
+    client: Client, gemini: FakeGemini, keys: list[ApiKey], token: str
+) -> None:
+    response = client.get(f"/v1beta/files?pageToken={token}")
+    response.body = response.getvalue()  # type: ignore[attr-defined]
+
+    assert response.status_code == 400
+    assert "page token" in error_in(response)["message"]
+    assert not gemini.seen
+
+
+def test_an_error_of_a_list_is_passed_on(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:
+    gemini.script("*", errors.bad_request("The page size is too large."))
+    response = client.get("/v1beta/files?pageSize=5000")
+
+    assert (response.status_code, b"too large" in response.getvalue()) == (400, True)
+
+
+def test_an_openai_list_is_merged(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:
+    for number in range(5):
+        page = {"object": "list", "data": [{"id": f"batch_{number}"}], "has_more": False, "last_id": f"batch_{number}"}
+        gemini.script(fake_secret(FIVE[number]), errors.Reply(200, page))
+    gemini.script(fake_secret("six"), errors.Reply(200, {"object": "list", "data": [{"id": "batch_0"}]}))
+    response = client.get("/v1beta/openai/batches")
+    merged = json.loads(response.getvalue())
+
+    assert sorted(one["id"] for one in merged["data"]) == [f"batch_{number}" for number in range(5)]
+    assert (merged["object"], merged["last_id"]) == ("list", merged["data"][-1]["id"])

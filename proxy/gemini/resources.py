@@ -25,6 +25,7 @@ _COLLECTIONS = frozenset(
 _CREATING_ACTIONS = frozenset({"batchGenerateContent", "asyncBatchEmbedContent", "predictLongRunning"})
 _TRANSFER = re.compile(r"/(?:upload|download)(?=/)")
 _VERSION = re.compile(r"v[0-9][0-9a-z]*")
+_LIST = re.compile(rf"/v[0-9][0-9a-z]*/(?:openai/)?(?:{'|'.join(sorted(_COLLECTIONS))})/?")
 _ID = re.compile(r"[\w.~+=-]{1,200}", re.ASCII)
 _LONGEST = 300
 
@@ -105,6 +106,11 @@ def can_name_resources(path: str, action: str) -> bool:
     """Tell whether answers from this path can name resources of the project."""
     first = next((part for part in path.partition("?")[0].split("/") if part.partition(":")[0] in _COLLECTIONS), "")
     return action in _CREATING_ACTIONS or (bool(first) and not action)
+
+
+def is_list_of_resources(path: str) -> bool:
+    """Tell whether a path of the API, with its query, leads to all resources of a kind."""
+    return bool(_LIST.fullmatch(path.partition("?")[0]))
 
 
 def resources_in_answer(content: bytes, path: str) -> set[str]:

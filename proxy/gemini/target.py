@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from proxy.gemini.credentials import without_credentials
 from proxy.gemini.paths import GENERATING, BadPath, Oddity, find_route
-from proxy.gemini.resources import can_name_resources, resource_in_path
+from proxy.gemini.resources import can_name_resources, is_list_of_resources, resource_in_path
 
 _MODEL_IN_BODY = re.compile(r"/(?:interactions|cachedContents)(?:[/?]|$)")
 _INTERACTION = re.compile(r"/interactions(?:\?|$)")
@@ -39,6 +39,8 @@ class Target:
     resource: str = ""
     # Answers can name such resources.
     names_resources: bool = False
+    # A GET of it lists such resources.
+    is_list: bool = False
 
     @property
     def has_model_in_body(self) -> bool:
@@ -83,6 +85,7 @@ def read_target(raw_uri: str, *, has_bearer: bool) -> Target:
         route.oddity,
         resource_in_path(path),
         can_name_resources(path, route.action),
+        is_list_of_resources(path),
     )
 
 

@@ -166,7 +166,7 @@ class UpstreamAnswer:
         """
         is_stream = any(name.lower() == "content-type" and _EVENTS in value.lower() for name, value in self.headers)
         if not self._is_readable:
-            self._replace_body(b"")
+            self.replace_body(b"")
             return
         until = time.monotonic() + _LONGEST_AHEAD_SECONDS
         read, size = [], 0
@@ -184,7 +184,7 @@ class UpstreamAnswer:
         clear, is_damaged = self._decompressed_beginning()
         self.content = mask_bytes(clear, self._secret)
         if is_damaged or self._secret in clear or self._secret in self._read:
-            self._replace_body(self.content)  # a compressed body cannot be masked
+            self.replace_body(self.content)  # a compressed body cannot be masked
 
     def _decompressed_beginning(self) -> tuple[bytes, bool]:
         """Return what was read, decompressed, at most 1 MiB of it, and whether it is damaged."""
@@ -201,7 +201,8 @@ class UpstreamAnswer:
             return b"".join(steps) or (self._read if _is_text(self._read) else b""), True
         return b"".join(steps), False
 
-    def _replace_body(self, content: bytes) -> None:
+    def replace_body(self, content: bytes) -> None:
+        """Yield this instead of the body. For an answer that has been read ahead."""
         self._read, self._rest, self.content_encoding = content, iter(()), ""
         self.headers = [pair for pair in self.headers if pair[0].lower() not in _BODY_HEADERS]
         self.headers.append(("Content-Length", str(len(content))))
