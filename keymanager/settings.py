@@ -204,6 +204,7 @@ BARE_429 = env.text("BARE_429", "minute").lower()
 if BARE_429 not in ("minute", "day"):
     raise ImproperlyConfigured(f"BARE_429 must be minute or day, not {BARE_429!r}.")
 SHOW_KEY_NAMES = _switch("SHOW_KEY_NAMES", False)
+KEEP_CONVERSATIONS = _switch("KEEP_CONVERSATIONS", True)
 CORS_ORIGINS = _cors_origins("CORS_ORIGINS", "")
 EXHAUSTED_STATUS = _whole("EXHAUSTED_STATUS", 503)
 REQUEST_LOG_DAYS = _positive("REQUEST_LOG_DAYS", 7, zero=True)

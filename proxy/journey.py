@@ -33,8 +33,11 @@ class Journey:
     # How long after the start of the request it can wait for a rate-limited key.
     wait_seconds: float
     waited_seconds: float = 0.0
-    # The key of the last attempt.
+    # The project that is preferred; None if any will do.
+    home: int | None = None
+    # The key and the project of the last attempt.
     key_label: str = ""
+    project_id: int = 0
     # For each attempt, the id of its key and the status of its answer; 0 while there is none.
     attempts: list[tuple[int, int]] = field(default_factory=list)
     _tried: set[int] = field(default_factory=set)
@@ -82,6 +85,7 @@ class Journey:
             creator=call.creator,
             tried_projects=done,
             owner=Owner(0, project_id) if project_id else None,
+            home=self.home,
         )
         has_waited = False
         try:
@@ -95,6 +99,7 @@ class Journey:
                 self._tried.clear()  # their cooldown may be over by now
         self.attempts.append((claim.key_id, 0))
         self.key_label = claim.label
+        self.project_id = claim.project_id
         return claim
 
     def note_answer(self, status: int) -> None:

@@ -15,6 +15,7 @@ from proxy.answer import Answer
 from proxy.client import draining
 from proxy.client.cors import let_page_read, preflight_response
 from proxy.client.request import read_call, request_id_of
+from proxy.conversations import Conversations
 from proxy.dashboard import reports
 from proxy.error_responses import response_for
 from proxy.greenlets import ClientWatch
@@ -37,6 +38,7 @@ upstream = Upstream(
 _PROBE_SECONDS = 3
 
 client_watch = ClientWatch()
+conversations = Conversations(settings.DATA_DIR / "conversations")
 bad_keys_watch = BadKeysWatch()
 
 
@@ -53,7 +55,10 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     try:
         with closing(read_call(request)) as call:
             journey.shorten(call.timeout_seconds)
+            journey.home = conversations.project_of(call.beginnings)
             answer = relay(call, ledger=ledger, upstream=upstream, journey=journey)
+            if answer.status == 200:
+                conversations.remember(call.beginnings, journey.project_id)
     except BaseException as exc:
         client_watch.stop(client_socket)
         if not isinstance(exc, Exception):

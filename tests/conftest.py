@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, Self
 
 import psycopg
@@ -26,6 +27,7 @@ from django.test import Client, TransactionTestCase
 from django.utils import timezone
 
 from proxy import views
+from proxy.conversations import Conversations
 from proxy.ledger import Ledger, ledger
 from proxy.ledger.claims import Claim, ClaimRequest
 from proxy.ledger.clock import DatabaseClock
@@ -123,10 +125,13 @@ def gemini() -> Iterator[FakeGemini]:
 
 
 @pytest.fixture
-def service(transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def service(
+    transactional_db: None, gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Ledger]:
     """The relay in this process, with the fake API as its upstream and an empty queue in the ledger."""
     upstream = Upstream(gemini.url, connect_seconds=2, read_seconds=2)
     monkeypatch.setattr(views, "upstream", upstream)
+    monkeypatch.setattr(views, "conversations", Conversations(tmp_path / "conversations"))
     monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     monkeypatch.setattr("proxy.ledger.leases.BUSY", math.inf)  # no turns are leased

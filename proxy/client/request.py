@@ -21,6 +21,7 @@ from proxy.client.base_urls import base_urls, log_once
 from proxy.client.compressed_body import TooLargeDecompressed, decompressed
 from proxy.client.default_token import check_default_token
 from proxy.client.errors import RequestRefused
+from proxy.gemini.conversation import beginnings_of
 from proxy.gemini.credentials import Headers, credentials_in, has_bearer
 from proxy.gemini.model_in_body import BadModelName, model_in_json
 from proxy.gemini.paths import BadPath, UnknownPath
@@ -56,6 +57,7 @@ def read_call(request: HttpRequest) -> Call:
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
     resources = {target.resource} - {""}
+    beginnings: tuple[int, ...] = ()
     if body and size and not is_upload and not isinstance(body, BodyStream):
         with ExitStack() as on_failure, ExitStack() as opened:
             if not isinstance(body, bytes):
@@ -68,6 +70,8 @@ def read_call(request: HttpRequest) -> Call:
             if spends_quota:
                 input_tokens = estimate_input_tokens(content)
             resources |= resources_in_body(content)
+            if spends_quota and settings.KEEP_CONVERSATIONS and isinstance(content, bytes):
+                beginnings = beginnings_of(content, model_name)
             on_failure.pop_all()  # from here on, the Call closes it
     return Call(
         request.method or "GET",
@@ -81,6 +85,7 @@ def read_call(request: HttpRequest) -> Call:
         frozenset(resources),
         _creator_of(request) if target.names_resources and not (target.resource or spends_quota) else "",
         has_no_token,
+        beginnings,
         _base_url_of(request) if is_upload and not target.resource else "",
     )
 

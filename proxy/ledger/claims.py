@@ -85,7 +85,7 @@ class ClaimRequest:
 
     @property
     def takes_any_key(self) -> bool:
-        return not (self.resources or self.creator or self.tried_projects)
+        return not (self.resources or self.creator or self.tried_projects or self.home)
 
     @property
     def line(self) -> str:

@@ -114,6 +114,8 @@ class Call:
     creator: str = ""
     # It has no token, and may only continue an upload that is known.
     has_no_token: bool = False
+    # Hashes of the beginnings of the conversation that it continues; see `gemini/conversation.py`.
+    beginnings: tuple[int, ...] = ()
     # The address under which the client reaches this service, where an upload that begins continues; "" if none begins.
     base_url: str = ""
 

@@ -33,6 +33,7 @@ SETTINGS = (
         "BARE_429",
         "EXHAUSTED_STATUS",
         "SHOW_KEY_NAMES",
+        "KEEP_CONVERSATIONS",
         "CORS_ORIGINS",
     ),
     *(
