@@ -56,7 +56,10 @@ class Conversations:
             try:
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
                 try:
-                    os.ftruncate(descriptor, _SIZE)
+                    # Not a hole: on a full disk, writing into one would end the process.
+                    missing = _SIZE - os.fstat(descriptor).st_size
+                    if missing > 0:
+                        os.pwrite(descriptor, bytes(missing), _SIZE - missing)
                     self._table = mmap.mmap(descriptor, _SIZE)
                 finally:
                     os.close(descriptor)

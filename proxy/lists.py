@@ -95,7 +95,8 @@ def list_all(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey
         size += page.size
     if last is None:
         raise DeadlineExceeded(call.model_name)
-    last.answer.replace_body(json.dumps(merged, ensure_ascii=False).encode())
+    if merged != last.document:  # otherwise it is passed on byte for byte
+        last.answer.replace_body(json.dumps(merged, ensure_ascii=False).encode())
     return Answer(last.answer.status, last.answer.headers, CountedBody(last.answer, last.claim, ledger))
 
 
@@ -110,6 +111,9 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
         try:
             claim = journey.next_claim(one, ledger, project_id=place.project_id, done=frozenset(place.done))
         except PoolExhausted:
+            if place.project_id:  # it has no usable key any more
+                place = Place(place.done | {place.project_id})
+                continue
             if not has_any:
                 raise
             return

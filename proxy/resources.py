@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from proxy.attempt import ask
 from proxy.gemini.refusals import message_in, read_fault
-from proxy.gemini.resources import expires_at, resources_in_answer, upload_of
+from proxy.gemini.resources import expiries_of, resources_in_answer, upload_of
 from proxy.gemini.target import read_target
 from proxy.journey import Journey
 from proxy.ledger import Ledger
@@ -32,7 +32,7 @@ def learn(call: Call, answer: UpstreamAnswer, moment: datetime) -> Learned:
         names = resources_in_answer(answer.content, call.target.path)
     if call.base_url:
         names |= _redirect_upload(answer, call.base_url)
-    return Learned({name: expires_at(name, answer.content, moment) for name in names}, call.creator if names else "")
+    return Learned(expiries_of(names, answer.content, moment), call.creator if names else "")
 
 
 def _redirect_upload(answer: UpstreamAnswer, base_url: str) -> set[str]:

@@ -9,7 +9,7 @@ from django.test import Client
 
 from proxy.gemini.resources import (
     can_name_resources,
-    expires_at,
+    expiries_of,
     name_of,
     resource_in_path,
     resources_in_answer,
@@ -134,11 +134,12 @@ def test_the_resources_in_a_stream_are_found() -> None:
         ("cachedContents/c", '{"expireTime": "2099-01-01T00:00:00Z"}', NOW + timedelta(days=60)),
         ("cachedContents/c", '{"expireTime": "soon"}', NOW + timedelta(days=60)),
         ("uploads/u", "", NOW + timedelta(days=7)),
+        ("auth_tokens/t", "{}", NOW + timedelta(hours=24)),
         ("batches/b", "{}", NOW + timedelta(days=60)),
     ],
 )
 def test_a_resource_is_remembered_as_long_as_it_lasts(name: str, content: str, until: datetime | None) -> None:
-    found = expires_at(name, content.encode(), NOW)
+    found = expiries_of([name], content.encode(), NOW)[name]
     if until is None:
         assert abs(found - datetime(2026, 12, 1, tzinfo=UTC)) < timedelta(seconds=1)
     else:
@@ -361,6 +362,16 @@ def test_an_upload_continues_here_without_a_token(
     assert [post(client, GENERATE, body).status_code for _ in range(6)] == [200] * 6
 
 
+def test_an_upload_into_a_store_continues_here_too(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:
+    store = json_of(post(client, "/v1beta/fileSearchStores"))["name"]
+    headers = {"X-Goog-Upload-Protocol": "resumable", "X-Goog-Upload-Command": "start"}
+    begun = client.post(f"/upload/v1beta/{store}:uploadToFileSearchStore", headers=headers)
+    begun.getvalue()
+
+    assert begun.headers["X-Goog-Upload-URL"].startswith("http://testserver/upload/v1beta/")
+    assert len({project_of(gemini, seen) for seen in gemini.seen}) == 1
+
+
 def test_nothing_else_is_open_without_a_token(
     client: Client, nobody: Client, gemini: FakeGemini, keys: list[ApiKey]
 ) -> None:
@@ -451,6 +462,21 @@ def test_a_list_leaves_out_no_project_whose_key_is_bad(client: Client, gemini: F
     gemini.script(fake_secret("one"), errors.invalid_key())
 
     assert sorted(pages(client)[0]) == sorted(made)
+
+
+def test_a_list_goes_on_when_its_project_has_no_key_left(
+    client: Client, gemini: FakeGemini, keys: list[ApiKey]
+) -> None:
+    for project in ("one", "two", "three"):
+        for _ in range(3):
+            gemini.resources.make(project, "files/{}")
+    first = json.loads(client.get("/v1beta/files?pageSize=2").getvalue())
+    owner = gemini.resources.owners[names_on(first)[0]]
+    ApiKey.objects.filter(project__name=owner).update(is_enabled=False)
+    rest = json.loads(client.get(f"/v1beta/files?pageSize=100&pageToken={first['nextPageToken']}").getvalue())
+
+    assert len(names_on(rest)) == 6
+    assert "nextPageToken" not in rest
 
 
 @pytest.mark.parametrize("token", ["abc", "W10=", "bnVsbA==", "%00", "WzEsMiwzXQ=="])

@@ -52,7 +52,8 @@ def read_call(request: HttpRequest) -> Call:
         raise RequestRefused(501, "UNIMPLEMENTED", "This key manager does not support the Live API (WebSocket).")
     target = _target_of(request, headers)
     is_upload = target.path.startswith("/upload/")
-    body, size = _read_body(request, is_streamed=is_upload and bool(target.resource))
+    begins_upload = is_upload and not upload_of(target.path)
+    body, size = _read_body(request, is_streamed=is_upload and not begins_upload)
     model_name = target.model_name
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
@@ -86,7 +87,7 @@ def read_call(request: HttpRequest) -> Call:
         _creator_of(request) if target.names_resources and not (target.resource or spends_quota) else "",
         has_no_token,
         beginnings,
-        _base_url_of(request) if is_upload and not target.resource else "",
+        _base_url_of(request) if begins_upload else "",
     )
 
 

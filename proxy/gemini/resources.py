@@ -8,6 +8,7 @@ project: with any other key, Google answers 403 or 404. A resource is called as 
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from mmap import mmap
 from typing import Any
@@ -48,8 +49,8 @@ _NAMING_KEYS = frozenset(
     }
 )
 _EXPIRY_KEYS = ("expireTime", "expirationTime")
-_FILES_LAST = timedelta(hours=48)
-_UPLOADS_LAST = timedelta(days=7)
+# How long a resource lasts if nothing else is known, by its collection.
+_LAST = {"files": timedelta(hours=48), "uploads": timedelta(days=7), "auth_tokens": timedelta(hours=24)}
 _OTHERS_LAST = timedelta(days=60)
 
 
@@ -128,22 +129,17 @@ def resources_in_answer(content: bytes, path: str) -> set[str]:
     return found - {""}
 
 
-def expires_at(name: str, content: bytes, moment: datetime) -> datetime:
-    """Return when a resource that an answer names can be forgotten.
+def expiries_of(names: Iterable[str], content: bytes, moment: datetime) -> dict[str, datetime]:
+    """Return when each of the resources that an answer names can be forgotten.
 
     content: that answer, whose own time counts if it has only one.
     """
     times = {value for document in _documents(content) for key, value in _strings(document) if key in _EXPIRY_KEYS}
-    if len(times) == 1:
-        try:
-            told = datetime.fromisoformat(times.pop())
-        except ValueError:
-            pass
-        else:
-            return min(told.replace(tzinfo=told.tzinfo or UTC), moment + _OTHERS_LAST)
-    if name.startswith("files/"):
-        return moment + _FILES_LAST
-    return moment + (_UPLOADS_LAST if name.startswith("uploads/") else _OTHERS_LAST)
+    try:
+        told = datetime.fromisoformat(times.pop() if len(times) == 1 else "")
+    except ValueError:
+        return {name: moment + _LAST.get(name.partition("/")[0], _OTHERS_LAST) for name in names}
+    return dict.fromkeys(names, min(told.replace(tzinfo=told.tzinfo or UTC), moment + _OTHERS_LAST))
 
 
 def can_be_looked_up(name: str) -> bool:

@@ -88,6 +88,11 @@ class ClaimRequest:
         return not (self.resources or self.creator or self.tried_projects or self.home)
 
     @property
+    def needs_project(self) -> bool:
+        """Tell whether only the keys of one project will do."""
+        return bool(self.resources) or self.owner is not None
+
+    @property
     def line(self) -> str:
         """The line in which it waits for a key. Those that need a key of one project hold nobody else up."""
         return self.rotation_name if self.owner is None else f"{self.rotation_name} in {self.owner.project_id}"

@@ -195,5 +195,5 @@ class Scheduler:
             return PoolExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)
         has_keys = usable.filter(project_id=owner.project_id).exists()
         exhausted = ProjectExhausted(claim_request.model_name, opens_at, has_keys=has_keys, are_tried=are_tried)
-        exhausted.resource = min(claim_request.resources)
+        exhausted.resource = min(claim_request.resources, default="")
         return exhausted

@@ -156,7 +156,7 @@ class Writer:
         for entry in entries:
             if isinstance(entry, PendingClaim):
                 name = entry.claim_request.line
-                opens_at = self._waiting.opens_at(name) if entry.claim_request.takes_any_key else None
+                opens_at = None if entry.claim_request.needs_project else self._waiting.opens_at(name)
                 if opens_at and opens_at <= entry.gives_up_at and len(self._waiting) < self.most_waiting:
                     entry.begin_to_wait()
                     self._waiting.join(name, entry)

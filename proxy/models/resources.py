@@ -47,9 +47,10 @@ class ResourceQuerySet(models.QuerySet["Resource"]):
         self.bulk_create(rows, update_conflicts=True, unique_fields=["name"], update_fields=changed)
 
     def remember_nobody(self, name: str, moment: datetime) -> None:
-        """Store that no project has a resource."""
+        """Store that no project has a resource, unless an owner has become known."""
+        self.filter(name=name, expires_at__lte=moment).delete()
         until = moment + _NOBODY_LASTS
-        self.update_or_create(name=name, defaults={"key": None, "client": "", "made_at": moment, "expires_at": until})
+        self.get_or_create(name=name, defaults={"client": "", "made_at": moment, "expires_at": until})
 
 
 class Resource(models.Model):
