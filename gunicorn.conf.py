@@ -112,6 +112,8 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         super().notify()
         if not self.alive:
             self._connections.end_waiting()
+            if live := sys.modules.get("proxy.live.session"):
+                live.end_all()
 
 
 worker_connections = most_connections(raise_file_limit())

@@ -1,5 +1,7 @@
 """One attempt to answer a request with one key."""
 
+from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
+from proxy.journey import Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim
 from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer, UpstreamUnreachable
@@ -17,3 +19,18 @@ def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream) -> Upstrea
     except BaseException:  # AnswerLost, or GreenletExit: the client disconnected while Google was working
         ledger.book_answer(claim, LOST)
         raise
+
+
+def fails_over(claim: Claim, status: int, content: bytes, ledger: Ledger, journey: Journey) -> bool:
+    """Tell whether an error is about the key or its project. If so, book it, so that the next claim is another key."""
+    project = project_in(content)
+    if refusal := read_refusal(status, content):
+        until = ledger.book_refusal(claim, refusal, project)
+        journey.note_refusal(claim, refusal, until)
+        return True
+    if fault := read_fault(status, content):
+        reason = message_in(content)
+        ledger.book_fault(claim, fault, reason, project)
+        journey.note_bad_key(claim, fault, reason)
+        return True
+    return False

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from proxy.answer import Answer, CountedBody
-from proxy.attempt import ask
-from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
+from proxy.attempt import ask, fails_over
 from proxy.journey import DeadlineExceeded, Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, PoolExhausted
@@ -119,16 +118,10 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
             return
         answer = ask(one, claim, ledger, upstream)
         journey.note_answer(answer.status)
-        if fault := read_fault(answer.status, answer.content):
+        if fails_over(claim, answer.status, answer.content, ledger, journey):
             answer.close()
-            ledger.book_fault(claim, fault, message_in(answer.content))
-            journey.note_bad_key(claim, fault, message_in(answer.content))
-            continue
-        if refusal := read_refusal(answer.status, answer.content):
-            answer.close()
-            until = ledger.book_refusal(claim, refusal, project_in(answer.content))
-            journey.note_refusal(claim, refusal, until)
-            place = Place(place.done | {claim.project_id})
+            if answer.status == 429:
+                place = Place(place.done | {claim.project_id})
             continue
         ledger.book_answer(claim, answer.status, learn(one, answer, ledger.moment()))
         document = _document(answer)

@@ -13,8 +13,8 @@ Files, caches and the like belong to one Google project. A request that names on
 import time
 
 from proxy.answer import Answer, CountedBody
-from proxy.attempt import ask
-from proxy.gemini.refusals import message_in, project_in, read_fault, read_refusal
+from proxy.attempt import ask, fails_over
+from proxy.gemini.refusals import project_in
 from proxy.journey import DeadlineExceeded, Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import UnknownResource
@@ -49,17 +49,8 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
             time.sleep(pause)
             continue
         if answer.status >= 400 and call.can_repeat:
-            project = project_in(answer.content)
-            if refusal := read_refusal(answer.status, answer.content):
+            if fails_over(claim, answer.status, answer.content, ledger, journey):
                 answer.close()
-                until = ledger.book_refusal(claim, refusal, project)
-                journey.note_refusal(claim, refusal, until)
-                continue
-            if fault := read_fault(answer.status, answer.content):
-                answer.close()
-                reason = message_in(answer.content)
-                ledger.book_fault(claim, fault, reason, project)
-                journey.note_bad_key(claim, fault, reason)
                 continue
             can_retry = answer.status in TROUBLED and call.target.is_repeatable
             if can_retry and (pause := journey.next_pause()):
@@ -67,7 +58,7 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
                 ledger.book_answer(claim, answer.status)
                 time.sleep(pause)
                 continue
-            if project:
+            if project := project_in(answer.content):
                 ledger.book_project(claim, project)
         try:
             ledger.book_answer(claim, answer.status, learn(call, answer, ledger.moment()))

@@ -5,8 +5,7 @@ from contextlib import closing
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from proxy.attempt import ask
-from proxy.gemini.refusals import message_in, read_fault
+from proxy.attempt import ask, fails_over
 from proxy.gemini.resources import expiries_of, resources_in_answer, upload_of
 from proxy.gemini.target import read_target
 from proxy.journey import Journey
@@ -63,8 +62,7 @@ def find_owner(name: str, ledger: Ledger, upstream: Upstream, journey: Journey) 
                 raise
             break
         with closing(ask(call, claim, ledger, upstream)) as answer:
-            if fault := read_fault(answer.status, answer.content):  # the key leaves the rotation
-                ledger.book_fault(claim, fault, message_in(answer.content))
+            if fails_over(claim, answer.status, answer.content, ledger, journey):
                 continue
             learned = learn(call, answer, ledger.moment())
             ledger.book_answer(claim, answer.status, learned)

@@ -1,5 +1,6 @@
 """The catch-all view of the relay, and the health checks."""
 
+import json
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from proxy.answer import Answer
 from proxy.client import draining
 from proxy.client.cors import let_page_read, preflight_response
 from proxy.client.request import read_call, request_id_of
+from proxy.client.websocket import key_of, wants_websocket
 from proxy.conversations import Conversations
 from proxy.dashboard import reports
 from proxy.error_responses import response_for
@@ -23,6 +25,8 @@ from proxy.journey import Journey
 from proxy.ledger import ledger
 from proxy.ledger.claims import PoolExhausted
 from proxy.ledger.history import CLIENT_LEFT
+from proxy.live.frames import accept_for
+from proxy.live.session import Session
 from proxy.pool.key_check import BadKeysWatch
 from proxy.relay import relay
 from proxy.upstream.exchange import Call, Upstream
@@ -54,6 +58,8 @@ def relay_view(request: HttpRequest) -> HttpResponseBase:
     journey = Journey(request_id_of(request), settings.DEADLINE_SECONDS, settings.MAX_WAIT_SECONDS)
     try:
         with closing(read_call(request)) as call:
+            if wants_websocket(request):
+                return _live_response(request, call, journey)
             journey.shorten(call.timeout_seconds)
             journey.home = conversations.project_of(call.beginnings)
             answer = relay(call, ledger=ledger, upstream=upstream, journey=journey)
@@ -84,6 +90,37 @@ def _add_headers(response: HttpResponseBase, journey: Journey) -> None:
         response.headers["X-Key"] = (
             " ".join(journey.key_label.replace("…", "...").split()).encode("ascii", "replace").decode()
         )
+
+
+def _live_response(request: HttpRequest, call: Call, journey: Journey) -> HttpResponseBase:
+    """Switch to a WebSocket, and run the session as the body of the response."""
+    key = key_of(request, call.target)
+    client_socket = request.META["gunicorn.socket"]
+    client_watch.stop(client_socket)
+    session = Session(
+        call,
+        client_socket,
+        ledger=ledger,
+        upstream=upstream,
+        journey=journey,
+        setup_seconds=settings.CLIENT_TIMEOUT_SECONDS,
+        explain=lambda exc: str(json.loads(response_for(exc, ledger.moment()).content)["error"]["message"]),
+    )
+    return LiveResponse(session, key)
+
+
+class LiveResponse(StreamingHttpResponse):
+    """A session of the Live API."""
+
+    def __init__(self, session: Session, key: str) -> None:
+        super().__init__(session.bytes_of_answer(), status=101)
+        del self.headers["Content-Type"]
+        self.headers["Upgrade"], self.headers["Connection"] = "websocket", "Upgrade"
+        self.headers["Sec-WebSocket-Accept"] = accept_for(key)
+
+    def close(self) -> None:
+        """Close the response, without sending Django's `request_finished`, as `RelayedResponse` does."""
+        self.closed = True
 
 
 class RelayedResponse(StreamingHttpResponse):

@@ -82,9 +82,10 @@ def django_db_modify_db_settings(
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_clock() -> Iterator[None]:
-    """Let pages follow the clock of this process, which tests set, instead of PostgreSQL's."""
+    """Let pages and the ledger follow the clock of this process, which tests set, instead of PostgreSQL's."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("proxy.models.nodes._server_now", timezone.now)
+        monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)
         yield
 
 
@@ -135,8 +136,6 @@ def service(
     monkeypatch.setattr(ledger._transaction, "_progress", Progress())  # a test may have stopped the clocks elsewhere
     monkeypatch.setattr("proxy.journey.PAUSES", (0.001, 0.001))
     monkeypatch.setattr("proxy.ledger.leases.BUSY", math.inf)  # no turns are leased
-    # Tests set the clock of this process, not PostgreSQL's.
-    monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)
     yield ledger
     ledger.close()
     upstream.close()
@@ -220,7 +219,6 @@ def stopped_clocks(moment: datetime) -> Iterator[Clocks]:
         clocks = Clocks(wall)
         monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: clocks.elapsed_ns)
         monkeypatch.setattr(ledger._transaction, "clock", DatabaseClock())
-        monkeypatch.setattr("proxy.ledger.clock.DatabaseClock.follow", lambda *_: None)
         yield clocks
 
 

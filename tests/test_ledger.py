@@ -45,6 +45,7 @@ from tests.conftest import (
 from tests.fake_gemini import FakeGemini
 
 ONE, TWO = fake_secret("one"), fake_secret("two")
+FOLLOW = DatabaseClock.follow  # other tests do without it
 
 
 def claims_of(ledger: Ledger, count: int, model_name: str = FLASH) -> list[Claim]:
@@ -467,6 +468,7 @@ def _import_keys() -> None:
 def test_a_clock_that_is_read_late_is_believed_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     elapsed = [1000 * SECOND]
     monkeypatch.setattr("proxy.ledger.clock.elapsed_ns", lambda: elapsed[0])
+    monkeypatch.setattr(DatabaseClock, "follow", FOLLOW)
     clock = DatabaseClock()
     server = 1_796_000_000 * SECOND
 

@@ -152,3 +152,12 @@ def test_sigterm_ends_runserver_with_nothing_lost(service: Service, gemini: Fake
 
     assert code in (0, -signal.SIGTERM)
     assert service.answers() == dict(gemini.accepted)
+
+
+def test_runserver_says_what_the_live_api_needs(service: Service) -> None:
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "x-goog-api-key": TOKEN}
+    path = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
+    refused = requests.get(service.url + path, headers=headers, timeout=30)
+
+    assert refused.status_code == 501
+    assert "manage.py serve" in refused.json()["error"]["message"]

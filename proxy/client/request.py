@@ -48,8 +48,6 @@ def read_call(request: HttpRequest) -> Call:
     if has_no_token and not (request.method in ("POST", "PUT") and upload_of(_raw_uri(request))):
         raise without_token()
     check_default_token(request.META)
-    if request.META.get("HTTP_UPGRADE", "").lower() == "websocket":
-        raise RequestRefused(501, "UNIMPLEMENTED", "This key manager does not support the Live API (WebSocket).")
     target = _target_of(request, headers)
     is_upload = target.path.startswith("/upload/")
     begins_upload = is_upload and not upload_of(target.path)

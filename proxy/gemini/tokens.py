@@ -124,6 +124,18 @@ class TokenMeter:
         return True
 
 
+NO_TOKENS = Tokens()
+
+
+def tokens_in_message(message: bytes) -> Tokens:
+    """Return the tokens in a message of the Live API, which counts each turn separately."""
+    try:
+        usage = json.loads(message).get("usageMetadata")
+    except (ValueError, AttributeError, RecursionError):
+        return NO_TOKENS
+    return _tokens_in(usage) if isinstance(usage, dict) else NO_TOKENS
+
+
 def _tokens_in(usage: dict[str, Any]) -> Tokens:
     def number(source: Any, name: str) -> int:
         value = source.get(name) if isinstance(source, dict) else None
@@ -142,7 +154,7 @@ def _tokens_in(usage: dict[str, Any]) -> Tokens:
         )
     return Tokens(
         number(usage, "promptTokenCount") + number(usage, "toolUsePromptTokenCount"),
-        number(usage, "candidatesTokenCount"),
+        number(usage, "candidatesTokenCount") or number(usage, "responseTokenCount"),
         number(usage, "thoughtsTokenCount"),
         number(usage, "cachedContentTokenCount"),
     )

@@ -4,9 +4,11 @@ urllib3, the library under requests, opens connections (TLS, proxies). `http1.py
 decides which headers are forwarded. Cookies are not kept, and redirects are not followed.
 """
 
+import base64
 import errno
 import logging
 import re
+import secrets
 import socket
 import ssl
 import time
@@ -303,6 +305,31 @@ class Upstream:
         except OSError as exc:
             connection.close()
             raise AnswerLost("The Gemini API closed the connection without an answer.", is_timeout=False) from exc
+        except BaseException:
+            connection.close()
+            raise
+
+    def open_websocket(self, call: Call, secret: str) -> tuple[socket.socket, bytes] | UpstreamAnswer:
+        """Return a WebSocket to the path of `call`, and what has arrived on it; otherwise the error that refuses it.
+
+        Raises UpstreamUnreachable.
+        """
+        connection = self._connect()
+        lines = [f"GET {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
+        key = base64.b64encode(secrets.token_bytes(16)).decode()
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
+        lines.append(": ".join(credential_for(secret, is_openai=False)))
+        try:
+            connection.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), None)
+            status, headers = connection.read_head(is_upgrade=True)
+            if status == 101:
+                return connection.sock, connection.take_rest()
+            answer = UpstreamAnswer(status, headers, connection, self._idle, secret)
+            answer.read_ahead()
+            return answer
+        except OSError as exc:
+            connection.close()
+            raise UpstreamUnreachable(f"{type(exc).__name__}: {exc}") from exc
         except BaseException:
             connection.close()
             raise

@@ -75,11 +75,11 @@ class Http1Connection:
             while piece := body.read(_PIECE):
                 self.sock.sendall(piece)
 
-    def read_head(self, *, is_head_request: bool) -> tuple[int, Headers]:
+    def read_head(self, *, is_head_request: bool = False, is_upgrade: bool = False) -> tuple[int, Headers]:
         """Return the status and headers of the answer. Raises BrokenAnswer, OSError."""
         for _ in range(_MOST_HEADS):  # 100 Continue and 103 Early Hints are not the answer
             status, minor, headers = self._read_one_head()
-            if status >= 200:
+            if status >= 200 or (is_upgrade and status == 101):
                 break
         else:
             raise BrokenAnswer("There are too many 1xx answers.")
@@ -117,6 +117,10 @@ class Http1Connection:
                 raise BrokenAnswer("The answer has a malformed header.")
             headers.append((name, value.strip(" \t")))
         return int(found[2]), found[1], headers
+
+    def take_rest(self) -> bytes:
+        """Return what has arrived and not been consumed."""
+        return self._take(self._ready)
 
     @property
     def has_body(self) -> bool:

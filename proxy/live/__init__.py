@@ -1,0 +1,1 @@
+"""The Live API: WebSocket sessions between a client and Google."""
