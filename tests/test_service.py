@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
@@ -197,6 +197,13 @@ def test_the_tokens_of_parallel_streams_are_all_booked(service: Service, gemini:
 
 
 def test_requests_are_spread_over_both_workers(service: Service, gemini: FakeGemini) -> None:
+    def have_all_accepted() -> bool:
+        opened.enter_context(service.connect())
+        return all(connections_of(pid, service.port) for pid in service.workers)
+
+    with ExitStack() as opened:  # one worker may have started later than the other
+        assert eventually(have_all_accepted)
+    assert eventually(lambda: not any(connections_of(pid, service.port) for pid in service.workers))
     gemini.hold = Event()
 
     def read(number: int) -> bytes:
