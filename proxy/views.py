@@ -23,10 +23,11 @@ from proxy.error_responses import response_for
 from proxy.greenlets import ClientWatch
 from proxy.journey import Journey
 from proxy.ledger import ledger
-from proxy.ledger.claims import PoolExhausted
+from proxy.ledger.claims import ClaimRequest, PoolExhausted
 from proxy.ledger.history import CLIENT_LEFT
 from proxy.live.frames import accept_for
 from proxy.live.session import Session
+from proxy.models import NO_MODEL
 from proxy.pool.key_check import BadKeysWatch
 from proxy.relay import relay
 from proxy.upstream.exchange import Call, Upstream
@@ -95,6 +96,9 @@ def _add_headers(response: HttpResponseBase, journey: Journey) -> None:
 def _live_response(request: HttpRequest, call: Call, journey: Journey) -> HttpResponseBase:
     """Switch to a WebSocket, and run the session as the body of the response."""
     key = key_of(request, call.target)
+    if call.has_no_token:  # a refusal must come before the upgrade
+        claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, resources=call.resources, has_no_token=True))
+        ledger.give_back(claim)
     client_socket = request.META["gunicorn.socket"]
     client_watch.stop(client_socket)
     session = Session(

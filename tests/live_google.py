@@ -67,6 +67,9 @@ class LiveGoogle:
             return
         turn = json.loads(message)
         text = turn.get("clientContent", {}).get("turns", [{}])[0].get("parts", [{}])[0].get("text", "")
+        if text == "handle":
+            connection.send(json.dumps({"sessionResumptionUpdate": {"newHandle": "a/handle+==", "resumable": True}}))
+            return
         if text.startswith("close "):
             connection.close(1011, text.removeprefix("close "))
             return

@@ -21,8 +21,9 @@ from proxy.client.base_urls import base_urls, log_once
 from proxy.client.compressed_body import TooLargeDecompressed, decompressed
 from proxy.client.default_token import check_default_token
 from proxy.client.errors import RequestRefused
+from proxy.client.websocket import wants_websocket
 from proxy.gemini.conversation import beginnings_of
-from proxy.gemini.credentials import Headers, credentials_in, has_bearer
+from proxy.gemini.credentials import Headers, credentials_in, ephemeral_token_in, has_bearer
 from proxy.gemini.model_in_body import BadModelName, model_in_json
 from proxy.gemini.paths import BadPath, UnknownPath
 from proxy.gemini.resources import resources_in_body, upload_of
@@ -44,8 +45,11 @@ def read_call(request: HttpRequest) -> Call:
     headers = _headers_of(request)
     query = request.META.get("QUERY_STRING", "")
     has_no_token = not _has_token(headers, query)
-    # Google's Python client continues its uploads without any credential. The ledger will tell whether it may.
-    if has_no_token and not (request.method in ("POST", "PUT") and upload_of(_raw_uri(request))):
+    # Google's Python client continues its uploads without any credential, and sessions of the Live API may begin with
+    # an ephemeral token. The ledger will tell whether they may.
+    ephemeral_token = ephemeral_token_in(headers, query) if has_no_token and wants_websocket(request) else ""
+    continues_upload = request.method in ("POST", "PUT") and bool(upload_of(_raw_uri(request)))
+    if has_no_token and not (continues_upload or ephemeral_token):
         raise without_token()
     check_default_token(request.META)
     target = _target_of(request, headers)
@@ -55,7 +59,7 @@ def read_call(request: HttpRequest) -> Call:
     model_name = target.model_name
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
-    resources = {target.resource} - {""}
+    resources = {target.resource, ephemeral_token} - {""}
     beginnings: tuple[int, ...] = ()
     if body and size and not is_upload and not isinstance(body, BodyStream):
         with ExitStack() as on_failure, ExitStack() as opened:
@@ -86,6 +90,7 @@ def read_call(request: HttpRequest) -> Call:
         has_no_token,
         beginnings,
         _base_url_of(request) if begins_upload else "",
+        ephemeral_token,
     )
 
 

@@ -10,6 +10,7 @@ Headers = list[tuple[str, str]]
 CREDENTIAL_HEADERS = frozenset(
     {"authorization", "x-goog-api-key", "x-api-key", "api-key", "proxy-authorization", "cookie"}
 )
+_EPHEMERAL = re.compile(r"auth_tokens/[\w.~+=-]{1,200}", re.ASCII)
 _CREDENTIAL_PARAMETERS = frozenset({"key", "access_token", "oauth_token"})
 # Some programs append `?key=…` to URLs that already have a query.
 _SECOND_QUESTION_MARK = re.compile(r"\?(?=(?:alt|key|access_token|oauth_token)=)", re.IGNORECASE)
@@ -34,6 +35,12 @@ def credentials_in(headers: Headers, query: str) -> Iterator[str]:
         for name, value in parse_qsl(_SECOND_QUESTION_MARK.sub("&", query)):
             if name.strip().lower() in _CREDENTIAL_PARAMETERS and (value := value.strip()):
                 yield value
+
+
+def ephemeral_token_in(headers: Headers, query: str) -> str:
+    """Return the ephemeral token for the Live API that a client sends, as `auth_tokens/ID`; "" if it sends none."""
+    found = (credential for credential in credentials_in(headers, query) if _EPHEMERAL.fullmatch(credential))
+    return next(found, "")
 
 
 def has_bearer(headers: Headers) -> bool:

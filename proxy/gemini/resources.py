@@ -6,6 +6,7 @@ project: with any other key, Google answers 403 or 404. A resource is called as 
 `uploads/ID`. Sources: ai.google.dev/api, the official clients, and recordings of them.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -50,7 +51,12 @@ _NAMING_KEYS = frozenset(
 )
 _EXPIRY_KEYS = ("expireTime", "expirationTime")
 # How long a resource lasts if nothing else is known, by its collection.
-_LAST = {"files": timedelta(hours=48), "uploads": timedelta(days=7), "auth_tokens": timedelta(hours=24)}
+_LAST = {
+    "files": timedelta(hours=48),
+    "uploads": timedelta(days=7),
+    "auth_tokens": timedelta(hours=24),
+    "sessions": timedelta(hours=24),
+}
 _OTHERS_LAST = timedelta(days=60)
 
 
@@ -144,7 +150,23 @@ def expiries_of(names: Iterable[str], content: bytes, moment: datetime) -> dict[
 
 def can_be_looked_up(name: str) -> bool:
     """Tell whether a GET shows which project a resource belongs to."""
-    return not name.startswith(("uploads/", "auth_tokens/"))
+    return not name.startswith(("uploads/", "auth_tokens/", "sessions/"))
+
+
+def session_of(handle: str) -> str:
+    """Return the name of the session of the Live API that a handle resumes. Handles are long and of any characters."""
+    return f"sessions/{hashlib.sha256(handle.encode()).hexdigest()}"
+
+
+def session_in(message: bytes, *path: str) -> str:
+    """Return the session that a message of the Live API names at `path`; "" if it names none."""
+    try:
+        value = json.loads(message)
+        for key in path:
+            value = value.get(key)
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return session_of(value) if isinstance(value, str) and value else ""
 
 
 def _text(value: bytes) -> str:

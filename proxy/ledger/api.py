@@ -174,6 +174,13 @@ class Ledger:
         moment = self.moment()
         self._writer.put(Booking(claim, moment, lambda _: learn_project(claim, project, moment)))
 
+    def remember(self, claim: Claim, learned: Learned) -> None:
+        """Store what is learned of resources, and return once it is on disk. Raises LedgerUnavailable."""
+        moment = self.moment()
+        booking = Booking(claim, moment, lambda _: write_resources(claim, learned, moment), is_awaited=True)
+        self._writer.put(booking)
+        booking.wait()
+
     def remember_nobody(self, claim: Claim, name: str) -> None:
         """Store that no project has a resource, as the last of them was asked with `claim`. Does not wait."""
         moment = self.moment()

@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from proxy.attempt import fails_over
-from proxy.gemini.resources import resources_in_body
+from proxy.gemini.resources import expiries_of, resources_in_body, session_in
 from proxy.gemini.tokens import NO_TOKENS, Tokens, estimate_input_tokens, tokens_in_message
 from proxy.journey import Journey
 from proxy.ledger import Ledger
-from proxy.ledger.claims import Claim, UnknownResource
+from proxy.ledger.claims import Claim, Learned, UnknownResource
 from proxy.live import frames
 from proxy.live.frames import Frame, FrameReader, TooLarge, close_frame
 from proxy.resources import find_owner
@@ -116,11 +116,12 @@ class Session:
 
     def _run(self) -> None:
         setup, sent = self._read_setup()
+        resumed = session_in(setup, "setup", "sessionResumption", "handle")
         self._call = replace(
             self._call,
             model_name=_model_in(setup),
             input_tokens=estimate_input_tokens(setup),
-            resources=self._call.resources | resources_in_body(setup),
+            resources=self._call.resources | resources_in_body(setup) | ({resumed} if resumed else set()),
         )
         while self._journey.has_time:
             try:
@@ -234,15 +235,22 @@ class Session:
         self._end(frames.INTERNAL_ERROR, "The Gemini API closed the connection.")
 
     def _hand_on(self, claim: Claim, frame: Frame) -> None:
-        raw = frame.raw
         if frame.opcode == frames.CLOSE:
             reason = mask_bytes(frame.close_reason.encode(), claim.secret.encode()).decode()
             self._end(frame.close_code, reason)
             return
         if frame.is_data and b"usageMetadata" in frame.payload:
             self._tokens = Tokens(*map(sum, zip(self._tokens, tokens_in_message(frame.payload), strict=True)))
+        if frame.is_data and b"newHandle" in frame.payload:
+            self._remember_handle(claim, frame.payload)
         with self._sending:
-            self._client.sendall(raw)
+            self._client.sendall(frame.raw)
+
+    def _remember_handle(self, claim: Claim, message: bytes) -> None:
+        """Store which key can resume the session, before the client knows how."""
+        if name := session_in(message, "sessionResumptionUpdate", "newHandle"):
+            expiries = expiries_of([name], b"", self._ledger.moment())
+            self._ledger.remember(claim, Learned(expiries))
 
     def _end(self, code: int, reason: str) -> None:
         """Send a close frame to the client, unless it has had one."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from typing import IO, Any
+from urllib.parse import quote
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -120,6 +121,8 @@ class Call:
     beginnings: tuple[int, ...] = ()
     # The address under which the client reaches this service, where an upload that begins continues; "" if none begins.
     base_url: str = ""
+    # For the Live API, sent to Google instead of a key; "" if the client has none.
+    ephemeral_token: str = field(default="", repr=False)
 
     @property
     def can_repeat(self) -> bool:
@@ -315,10 +318,14 @@ class Upstream:
         Raises UpstreamUnreachable.
         """
         connection = self._connect()
-        lines = [f"GET {self._url.path or ''}{call.target.path} HTTP/1.1", f"Host: {self._url.netloc}"]
+        path = f"{self._url.path or ''}{call.target.path}"
+        if call.ephemeral_token:
+            path += f"{'&' if '?' in path else '?'}access_token={quote(call.ephemeral_token)}"
+        lines = [f"GET {path} HTTP/1.1", f"Host: {self._url.netloc}"]
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
-        lines.append(": ".join(credential_for(secret, is_openai=False)))
+        if not call.ephemeral_token:
+            lines.append(": ".join(credential_for(secret, is_openai=False)))
         try:
             connection.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), None)
             status, headers = connection.read_head(is_upgrade=True)

@@ -212,6 +212,40 @@ def test_without_a_key_the_close_frame_says_why(own_service: Service, google: Li
     assert "key" in str(reason)
 
 
+def test_an_ephemeral_token_of_the_pool_is_accepted(service: Service, google: LiveGoogle) -> None:
+    service.execute(
+        "INSERT INTO proxy_resource (name, key_id, client, made_at, expires_at) "
+        "SELECT 'auth_tokens/t1', id, '', CURRENT_TIMESTAMP, '2999-01-01' FROM proxy_apikey "
+        f"WHERE secret = '{SECRETS[3]}'"
+    )
+    url = service.url.replace("http", "ws") + PATH + "Constrained"
+    with connect(f"{url}?access_token=auth_tokens/t1", compression=None) as session:
+        begin(session)
+    with connect(url, additional_headers={"Authorization": "Token auth_tokens/t1"}) as session:
+        begin(session)
+    for query in ("?access_token=auth_tokens/t2", "?access_token=", ""):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(url + query).__enter__()
+        assert refused.value.response.status_code == 401
+
+    assert google.paths == [f"{PATH}Constrained?access_token=auth_tokens/t1"] * 2
+    assert google.secrets == ["", ""]
+    assert requests.get(service.url + "/v1beta/models?access_token=auth_tokens/t1", timeout=10).status_code == 401
+
+
+def test_a_session_is_resumed_in_its_project(service: Service, google: LiveGoogle) -> None:
+    with dial(service) as session:
+        begin(session)
+        session.send(turn("handle"))
+        handle = json.loads(session.recv(10))["sessionResumptionUpdate"]["newHandle"]
+    for _ in range(4):
+        with dial(service) as session:
+            session.send(json.dumps({"setup": {"model": MODEL, "sessionResumption": {"handle": handle}}}))
+            assert json.loads(session.recv(10)) == {"setupComplete": {}}
+
+    assert len(set(google.secrets)) == 1
+
+
 def test_a_client_that_leaves_ends_the_session_at_google(service: Service, google: LiveGoogle) -> None:
     with dial(service) as session:
         begin(session)
