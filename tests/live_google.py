@@ -66,7 +66,8 @@ class LiveGoogle:
             connection.send(message)
             return
         turn = json.loads(message)
-        text = turn.get("clientContent", {}).get("turns", [{}])[0].get("parts", [{}])[0].get("text", "")
+        content = turn.get("clientContent") or turn.get("client_content") or {}
+        text = content.get("turns", [{}])[0].get("parts", [{}])[0].get("text", "")
         if text == "handle":
             connection.send(json.dumps({"sessionResumptionUpdate": {"newHandle": "a/handle+==", "resumable": True}}))
             return

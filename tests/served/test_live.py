@@ -1,7 +1,10 @@
 """The Live API over the pool, with gunicorn and real WebSockets."""
 
+import asyncio
 import json
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -9,11 +12,14 @@ from typing import Any
 
 import pytest
 import requests
+from google import genai
+from google.genai import types
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live_google import LiveGoogle
 from tests.service import SECRETS, Service, Usage, eventually, running
+from tests.test_upstream import make_certificate
 
 pytestmark = pytest.mark.process
 
@@ -279,3 +285,56 @@ def test_a_hundred_sessions_at_once(service: Service, google: LiveGoogle) -> Non
             assert ask(session, f"number {number}") == f"number {number}"
 
     assert sum(service.answers(MODEL).values()) == before + 100
+
+
+# Google's client, which insists on TLS
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path, service: Service) -> Iterator[int]:
+    """The port of a TLS proxy in front of the service."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(make_certificate(tmp_path / "tls.pem", "127.0.0.1"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with source:
+            with suppress(OSError):
+                while received := source.recv(65_536):
+                    target.sendall(received)
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client = context.wrap_socket(listener.accept()[0], server_side=True)
+                ours = service.connect()
+                for pair in ((client, ours), (ours, client)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_google_genai_talks_to_it_behind_tls(
+    service: Service, google: LiveGoogle, tls_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
+    options = types.HttpOptions(base_url=f"https://127.0.0.1:{tls_port}")
+
+    async def talk() -> list[str]:
+        client = genai.Client(api_key=service.token, http_options=options)
+        async with client.aio.live.connect(model=MODEL, config=types.LiveConnectConfig()) as session:
+            texts = []
+            for text in ("Hello", "And again"):
+                turns = types.Content(role="user", parts=[types.Part(text=text)])
+                await session.send_client_content(turns=turns, turn_complete=True)
+                texts += [message.text async for message in session.receive() if message.text]
+            return texts
+
+    assert asyncio.run(talk()) == ["Hello", "And again"]
+    assert google.secrets[0] in SECRETS
