@@ -152,12 +152,6 @@ def test_a_token_of_any_characters_is_known(settings: Settings) -> None:
     read_call(request(GENERATE + "?key=gr%C3%BC%C3%9Fe%20%26%20%3Ck%C3%BCsse%3E", headers={}))
 
 
-def test_a_websocket_is_refused_in_words() -> None:
-    refused = refusal_of(request("/ws/google.ai.BidiGenerateContent", headers=SHOWN | {"upgrade": "websocket"}))
-
-    assert (refused.status, refused.code) == (501, "UNIMPLEMENTED")
-
-
 # For what
 
 
