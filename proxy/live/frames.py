@@ -67,7 +67,7 @@ class FrameReader:
         if length > self._most:
             raise TooLarge
         mask = bytes(buffer[begin : begin + 4]) if is_masked else b""
-        begin += len(mask) if len(mask) == 4 else 4 if is_masked else 0
+        begin += 4 if is_masked else 0
         end = begin + length
         if len(buffer) < end:
             return None

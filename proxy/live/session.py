@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from proxy.attempt import fails_over
+from proxy.attempt import LOST, fails_over
+from proxy.gemini.refusals import message_in
 from proxy.gemini.resources import expiries_of, resources_in_body, session_in
 from proxy.gemini.tokens import NO_TOKENS, Tokens, estimate_input_tokens, tokens_in_message
 from proxy.journey import Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, Learned, UnknownResource
+from proxy.ledger.history import CLIENT_LEFT
 from proxy.live import frames
 from proxy.live.frames import Frame, FrameReader, TooLarge, close_frame
 from proxy.resources import find_owner
@@ -31,7 +33,6 @@ from proxy.upstream.http1 import BrokenAnswer
 logger = logging.getLogger(__name__)
 
 SWITCHING = 101
-_LOST = 504
 _PIECE = 65_536
 _LONGEST_SETUP = 1_048_576
 _LONGEST_FRAME = 67_108_864
@@ -76,6 +77,9 @@ class Session:
         self._google: socket.socket | None = None
         # Held while a frame is sent to the client.
         self._sending = threading.Lock()
+        # Google has answered.
+        self._has_begun = False
+        # The client has had a close frame.
         self._has_ended = False
         self._tokens = NO_TOKENS
 
@@ -90,7 +94,7 @@ class Session:
             status = refused.status
             self._end(refused.code, str(refused))
         except OSError:  # the client is gone
-            status = _LOST if not self._journey.attempts else SWITCHING
+            status = SWITCHING if self._has_begun else CLIENT_LEFT
         except Exception as exc:
             status = 503
             self._end(frames.TRY_AGAIN_LATER, self._explain(exc))
@@ -130,11 +134,12 @@ class Session:
                 find_owner(unknown.name, self._ledger, self._upstream, self._journey)
                 continue
             reader = FrameReader(_LONGEST_FRAME)
-            if (first := self._begin(claim, sent, reader)) is not None:
+            if begun := self._begin(claim, sent, reader):
                 self._journey.note_answer(SWITCHING)
                 self._ledger.book_answer(claim, SWITCHING)
+                self._has_begun = True
                 try:
-                    self._relay(claim, first, reader)
+                    self._relay(claim, *begun, reader)
                 finally:
                     self._ledger.book_tokens(claim, self._tokens)
                 return
@@ -164,8 +169,8 @@ class Session:
             raise SessionRefused(frames.TOO_LARGE, "The first message is too large.", 413)
         raise ConnectionResetError
 
-    def _begin(self, claim: Claim, sent: bytes, reader: FrameReader) -> list[Frame] | None:
-        """Connect to Google and send what the client has sent. Return Google's frames up to the first message.
+    def _begin(self, claim: Claim, sent: bytes, reader: FrameReader) -> tuple[socket.socket, list[Frame]] | None:
+        """Connect to Google and send what the client has sent. Return the connection, and what comes first on it.
 
         Returns None when the next key should be tried.
         """
@@ -178,49 +183,42 @@ class Session:
             opened.close()
             self._note_refusal(claim, opened.status, opened.content, frames.INTERNAL_ERROR)
             return None
-        self._google, received = opened
-        found: list[Frame] = []
+        google, received = opened
+        self._google = google
         try:
-            self._google.sendall(sent)
-            while True:
-                for frame in reader.feed(received):
-                    if frame.opcode == frames.CLOSE:
-                        self._google.close()
-                        self._google = None
-                        self._note_refusal(claim, *_error_in(frame), frame.close_code)
-                        return None
-                    found.append(frame)
-                if any(frame.is_data for frame in found):
-                    self._google.settimeout(None)
-                    return found
-                if not (received := self._google.recv(_PIECE)):
-                    raise BrokenAnswer("The connection was closed before the first message.")
+            google.sendall(sent)
+            found = _first_frames(google, received, reader)
+            google.settimeout(None)
         except OSError as exc:
-            self._journey.note_answer(_LOST)
-            self._ledger.book_answer(claim, _LOST)
+            self._journey.note_answer(LOST)
+            self._ledger.book_answer(claim, LOST)
             logger.warning("The Live API did not answer: %s", exc)
             raise SessionRefused(frames.INTERNAL_ERROR, "The Gemini API closed the connection.", 502) from exc
+        except BaseException:  # the worker stops while Google is working
+            self._ledger.book_answer(claim, LOST)
+            raise
+        if found[-1].opcode == frames.CLOSE:
+            google.close()
+            self._google = None
+            self._note_refusal(claim, *_error_in(found[-1]), found[-1].close_code)
+            return None
+        return google, found
 
     def _note_refusal(self, claim: Claim, status: int, content: bytes, code: int) -> None:
         """Book why Google refused a session. Raises SessionRefused if another key would not help."""
         self._journey.note_answer(status)
-        if fails_over(claim, status, content, self._ledger, self._journey):
+        # An ephemeral token says nothing about the key that made it.
+        if not self._call.ephemeral_token and fails_over(claim, status, content, self._ledger, self._journey):
             return
         self._ledger.book_answer(claim, status)
-        message = mask_bytes(content, claim.secret.encode())
-        with suppress(ValueError, TypeError, KeyError):
-            message = json.loads(message)["error"]["message"].encode()
-        raise SessionRefused(code, message.decode("utf-8", "replace"), status)
+        message = message_in(mask_bytes(content, claim.secret.encode()))
+        raise SessionRefused(code, message, status)
 
-    def _relay(self, claim: Claim, first: list[Frame], reader: FrameReader) -> None:
-        google = self._google
-        assert google is not None  # noqa: S101  # it is connected
+    def _relay(self, claim: Claim, google: socket.socket, found: list[Frame], reader: FrameReader) -> None:
         for sock in (google, self._client):
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        upwards = threading.Thread(target=_pump, args=(self._client, google), name="live", daemon=True)
-        upwards.start()
-        found: list[Frame] = first
+        threading.Thread(target=_pump, args=(self._client, google), name="live", daemon=True).start()
         try:
             while True:
                 for frame in found:
@@ -264,6 +262,20 @@ def end_all() -> None:
     """End all sessions of this process, since it is stopping."""
     for session in list(Session.running):
         session.go_away()
+
+
+def _first_frames(google: socket.socket, received: bytes, reader: FrameReader) -> list[Frame]:
+    """Return the frames up to the first message or the end. Raises OSError."""
+    found: list[Frame] = []
+    while True:
+        for frame in reader.feed(received):
+            found.append(frame)
+            if frame.opcode == frames.CLOSE:
+                return found
+        if any(frame.is_data for frame in found):
+            return found
+        if not (received := google.recv(_PIECE)):
+            raise BrokenAnswer("The connection was closed before the first message.")
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
