@@ -57,13 +57,15 @@ class ProjectResources:
             return Reply(200, self.make(project, pattern))
         if method == "POST" and len(parts) == 1 and collection in _CREATIONS and not action:
             document = self.make(project, f"{collection}/{{}}")
-            more = {"id": document["name"], "object": "batch", "status": "validating"} if is_openai else document
-            return Reply(200, more)
+            return Reply(200, _for_openai(document) if is_openai else document)
         name = "/".join(parts[:4] if parts[2:3] == ["operations"] else parts[:2]).partition(":")[0]
         if name in self.owners or (len(parts) > 1 and parts[0] in _OWNED):
-            return self._existing(project, method, name)
+            return self._existing(project, method, name, is_openai=is_openai)
         if method == "GET" and collection in _OWNED:
             mine = [self.documents[name] for name, owner in self.owners.items() if owner == project]
+            if is_openai:
+                data = [_for_openai(one) for one in mine if one["name"].startswith(f"{collection}/")]
+                return Reply(200, {"object": "list", "data": data, "has_more": False})
             return self._page([one for one in mine if one["name"].startswith(f"{collection}/")], collection, query)
         return None
 
@@ -83,13 +85,14 @@ class ProjectResources:
         self.documents[name] = {"name": name, **more}
         return self.documents[name]
 
-    def _existing(self, project: str, method: str, name: str) -> Reply:
+    def _existing(self, project: str, method: str, name: str, *, is_openai: bool) -> Reply:
         if self.owners.get(name) != project:
             return _not_found(name)
         if method == "DELETE":
             del self.owners[name]
             return Reply(200, {})
-        return Reply(200, self.documents[name])
+        document = self.documents[name]
+        return Reply(200, _for_openai(document) if is_openai else document)
 
     def _refused_reference(self, project: str, body: bytes) -> Reply | None:
         texts = [text.decode() for text in _REFERENCES.findall(body)]
@@ -131,6 +134,10 @@ class ProjectResources:
         )
         file["uri"] = f"{_HOME}/v1beta/{file['name']}"
         return Reply(200, {"file": file}, {"X-Goog-Upload-Status": "final"})
+
+
+def _for_openai(document: dict[str, Any]) -> dict[str, Any]:
+    return {"id": document["name"], "object": "batch", "status": "validating"}
 
 
 def _not_found(name: str) -> Reply:
