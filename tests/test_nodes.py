@@ -22,7 +22,7 @@ from tests.cable import Cable
 from tests.conftest import Pool, claim_of
 from tests.databases import ServiceDatabase
 from tests.fake_gemini import FakeGemini
-from tests.service import SECRETS, Service, eventually, read_event, text_in
+from tests.service import SECRETS, Service, connections_of, eventually, read_event, text_in
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres]
 
@@ -169,7 +169,8 @@ def test_requests_wait_for_a_database_that_comes_back(node: Service, cable: Cabl
         asking = [threads.submit(node.ask) for _ in range(5)]
         gemini.hold.set()
         rest = response.read()
-        time.sleep(0.5)  # they meet a database that is away
+        # They have arrived while the database is away.
+        assert eventually(lambda: sum(connections_of(pid, node.port) for pid in node.workers) >= len(asking))
         cable.mend()
         assert [future.result().status_code for future in asking] == [200] * 5
     assert node.ask().status_code == 200
