@@ -96,6 +96,23 @@ def test_a_body_that_was_refused_unread_does_not_become_a_request(
 
 
 @both_paths
+def test_a_refused_body_that_arrives_late_does_not_become_a_request(
+    service: Service, gemini: FakeGemini, path: list[str]
+) -> None:
+    hidden = request(service)
+    lines = ["POST /v1/models/a:b HTTP/1.1", "Host: localhost", f"Content-Length: {len(hidden)}", *path, "", ""]
+    with service.connect() as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(hidden[:10])
+        connection.sendall(hidden[10:] + request(service, "Connection: close", *path, body=b'{"text": "second"}'))
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert [seen.body for seen in gemini.seen] == [b'{"text": "second"}']
+
+
+@both_paths
 def test_a_body_may_follow_its_head_in_pieces(service: Service, gemini: FakeGemini, path: list[str]) -> None:
     body = b'{"text": "' + 100_000 * b"x" + b'"}'
     head = service.head(f"Content-Length: {len(body)}", "Connection: close", *path)
