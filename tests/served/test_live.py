@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import threading
@@ -273,6 +274,28 @@ def test_sessions_end_with_1001_when_the_service_stops(own_service: Service, goo
 
     assert codes == [1001] * 4
     assert sum(own_service.answers(MODEL).values()) == 4
+
+
+def test_open_sessions_are_shown(tmp_path: Path, google: LiveGoogle) -> None:
+    with running(tmp_path, google.url, WEB_WORKERS="1") as service:
+        browser, password = requests.Session(), re.search(r"password (\S+)", service.output)
+        assert password
+        page = browser.get(f"{service.url}/admin/login/?next=/dashboard/health/", timeout=30)
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        assert token
+        form = {"username": "admin", "password": password[1], "csrfmiddlewaretoken": token[1]}
+        browser.post(page.url, data=form | {"next": "/dashboard/health/"}, timeout=30)
+
+        def shown() -> str:
+            table = browser.get(f"{service.url}/dashboard/health/", timeout=30).text
+            found = re.search(r"Open sessions of the Live API\D*(\d+)", table)
+            return found[1] if found else table
+
+        with dial(service) as one, dial(service) as two:
+            begin(one)
+            begin(two)
+            assert shown() == "2"
+        assert eventually(lambda: shown() == "0")
 
 
 def test_a_hundred_sessions_at_once(service: Service, google: LiveGoogle) -> None:

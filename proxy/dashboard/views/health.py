@@ -67,6 +67,7 @@ def _ledger_table() -> Table:
         (_("Entries in the queue"), ledger.queued),
         (_("Requests waiting for a key"), ledger.waiting),
         (_("Most requests that can wait (MAX_WAITING)"), ledger.most_waiting),
+        (_("Open sessions of the Live API"), ledger.open_sessions),
     ]
     note = _("For the worker process that served this page. WEB_WORKERS is %s, and each worker has its own queue.")
     return Table("ledger", _("The ledger of one worker"), _columns(), rows, note=note % settings.WEB_WORKERS)
