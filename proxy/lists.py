@@ -17,7 +17,7 @@ from proxy.attempt import ask, fails_over
 from proxy.journey import DeadlineExceeded, Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import Claim, PoolExhausted
-from proxy.resources import learn
+from proxy.resources import book
 from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer
 
 _USUAL_PAGE = 50
@@ -108,7 +108,7 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
         asked = [*query, ("pageToken", place.token)] if place.token else query
         one = replace(call, target=replace(call.target, path=f"{path}?{urlencode(asked)}" if asked else path))
         try:
-            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=frozenset(place.done))
+            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=place.done)
         except PoolExhausted:
             if place.project_id:  # it has no usable key any more
                 place = Place(place.done | {place.project_id})
@@ -123,7 +123,7 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
             if answer.status == 429:
                 place = Place(place.done | {claim.project_id})
             continue
-        ledger.book_answer(claim, answer.status, learn(one, answer, ledger.moment()))
+        book(one, claim, answer, ledger)
         document = _document(answer)
         begins_at = str(place)
         if token := str((document or {}).get("nextPageToken") or ""):

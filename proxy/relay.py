@@ -19,7 +19,7 @@ from proxy.journey import DeadlineExceeded, Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import UnknownResource
 from proxy.lists import list_all
-from proxy.resources import find_owner, learn
+from proxy.resources import book, find_owner
 from proxy.upstream.exchange import Call, Upstream, UpstreamUnreachable
 
 TROUBLED = {500, 503, 504}
@@ -60,10 +60,6 @@ def relay(call: Call, *, ledger: Ledger, upstream: Upstream, journey: Journey) -
                 continue
             if project := project_in(answer.content):
                 ledger.book_project(claim, project)
-        try:
-            ledger.book_answer(claim, answer.status, learn(call, answer, ledger.moment()))
-        except BaseException:
-            answer.close()
-            raise
+        book(call, claim, answer, ledger)
         return Answer(answer.status, answer.headers, CountedBody(answer, claim, ledger))
     raise DeadlineExceeded(call.model_name)

@@ -5,22 +5,44 @@ from contextlib import closing
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from proxy.attempt import ask, fails_over
+from proxy.attempt import LOST, ask, fails_over
 from proxy.gemini.resources import expiries_of, resources_in_answer, upload_of
 from proxy.gemini.target import read_target
 from proxy.journey import Journey
 from proxy.ledger import Ledger
 from proxy.ledger.claims import NOTHING_LEARNED, Claim, ClaimRequest, Learned, PoolExhausted
 from proxy.models import NO_MODEL
-from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer
+from proxy.upstream.exchange import AnswerLost, Call, Upstream, UpstreamAnswer
 
 _MOST_PROJECTS = 20  # asked for a resource that was not made here
 _IS_READ = re.compile(r"(?:application/json|text/event-stream)\b", re.IGNORECASE)
 _UPLOAD_HEADERS = {"x-goog-upload-url", "x-goog-upload-control-url"}
 
 
-def learn(call: Call, answer: UpstreamAnswer, moment: datetime) -> Learned:
-    """Return what an answer shows about resources. Reads as much of its body as that takes."""
+def book(call: Call, claim: Claim, answer: UpstreamAnswer, ledger: Ledger) -> Learned:
+    """Count an answer, and store what it shows about resources, before it is passed on.
+
+    Raises AnswerLost when it breaks off while it is read, LedgerUnavailable.
+    """
+    try:
+        learned = _learn(call, answer, ledger.moment())
+    except BaseException as exc:  # GreenletExit: the client disconnected
+        answer.close()
+        ledger.book_answer(claim, LOST)
+        if isinstance(exc, OSError):
+            message = "The Gemini API closed the connection in the middle of its answer."
+            raise AnswerLost(message, is_timeout=isinstance(exc, TimeoutError)) from exc
+        raise
+    try:
+        ledger.book_answer(claim, answer.status, learned)
+    except BaseException:
+        answer.close()
+        raise
+    return learned
+
+
+def _learn(call: Call, answer: UpstreamAnswer, moment: datetime) -> Learned:
+    """Return what an answer shows about resources. Reads as much of its body as that takes. Raises OSError."""
     if not call.target.names_resources or answer.status >= 300:
         return NOTHING_LEARNED
     if call.method == "DELETE":
@@ -64,8 +86,7 @@ def find_owner(name: str, ledger: Ledger, upstream: Upstream, journey: Journey) 
         with closing(ask(call, claim, ledger, upstream)) as answer:
             if fails_over(claim, answer.status, answer.content, ledger, journey):
                 continue
-            learned = learn(call, answer, ledger.moment())
-            ledger.book_answer(claim, answer.status, learned)
+            learned = book(call, claim, answer, ledger)
         if name in learned.expiries:
             return
         asked.add(claim.project_id)

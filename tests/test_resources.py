@@ -18,8 +18,8 @@ from proxy.gemini.resources import (
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, Resource
 from tests import gemini_errors as errors
-from tests.conftest import FLASH, GENERATE, TOKEN, Pool, ask, error_in, fake_secret
-from tests.fake_gemini import FakeGemini, Seen
+from tests.conftest import FLASH, GENERATE, TOKEN, Pool, ask, error_in, fake_secret, usage_of_today
+from tests.fake_gemini import FakeGemini, Fault, Seen
 
 HOME = "https://generativelanguage.googleapis.com"
 FIVE = ("one", "two", "three", "four", "five")
@@ -319,6 +319,17 @@ def test_what_was_deleted_is_forgotten(client: Client, gemini: FakeGemini, keys:
     deleted = client.delete(f"/v1beta/{name}")
     assert (deleted.status_code, json.loads(deleted.getvalue())) == (200, {})
     assert not Resource.objects.filter(name=name).exists()
+
+
+def test_a_creation_whose_answer_breaks_off_is_counted_and_reported(
+    client: Client, gemini: FakeGemini, keys: list[ApiKey]
+) -> None:
+    gemini.script("*", Fault.RESET_MIDDLE)
+    answer = post(client, "/v1beta/cachedContents")
+
+    assert answer.status_code == 502
+    assert "in the middle of its answer" in error_in(answer)["message"]
+    assert usage_of_today() == {"answers": 1, "errors": 1}
 
 
 # Uploads

@@ -36,7 +36,7 @@ SWITCHING = 101
 _PIECE = 65_536
 _LONGEST_SETUP = 1_048_576
 _LONGEST_FRAME = 67_108_864
-_MASK = b"\0\0\0\0"  # of the frames that we make ourselves; a proxy need not surprise anybody
+_MASK = b"\0\0\0\0"  # of our own close frames; masks protect against what clients can choose, and these say nothing
 _QUOTA = re.compile(r"quota|resource.?exhausted|rate.?limit", re.IGNORECASE)
 
 
