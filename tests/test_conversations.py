@@ -68,17 +68,28 @@ def test_another_beginning_is_another_conversation(change: dict[str, Any]) -> No
     assert beginnings(body) != beginnings(body, "gemini-2.5-pro")
 
 
-def test_the_order_of_keys_and_other_settings_do_not_matter() -> None:
+def test_spaces_and_other_settings_do_not_matter() -> None:
     assert beginnings_of(b'{"contents": [{"role": "user", "parts": []}], "a": 1}', FLASH) == beginnings_of(
-        b'{"generationConfig": {}, "contents":[{"parts":[],"role":"user"}]}', FLASH
+        b'{"generationConfig": {}, "contents":[{"role":"user","parts":[]}]}', FLASH
     )
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"[]", b"{", b'"a"', b'{"contents": "a"}', b'{"contents": null}', b"[" * 100_000, b"\xff"]
+    "body",
+    [
+        *(b"", b"null", b"[]", b"{", b'"a"', b'{"contents": "a"}', b'{"contents": null}', b"[" * 100_000, b"\xff"),
+        b'{"contents": [{"a": [1]}], "tools": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=lambda body: repr(body[:30]),
 )
 def test_anything_else_is_no_conversation(body: bytes) -> None:
     assert beginnings_of(body, FLASH) == ()
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 5000, 50_000])
+def test_deep_nesting_does_no_harm(depth: int) -> None:
+    body = b'{"contents": [{"a": ' + b"[" * depth + b"]" * depth + b"}]}"
+    assert len(beginnings_of(body, FLASH)) <= 1
 
 
 def test_a_long_conversation_is_compared_at_its_end() -> None:

@@ -4,13 +4,13 @@ Each turn repeats all messages before it. Google's implicit cache makes that che
 """
 
 import json
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 # Only this many beginnings are compared, the longest ones. A turn can add a few messages, such as calls of tools.
 _MOST = 32
 _LONGEST_BODY = 524_288  # parsed in a few milliseconds
-_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 # What comes before the first message, in Gemini's and in OpenAI's API.
 _FRAME = ("systemInstruction", "system_instruction", "tools", "cachedContent", "cached_content")
 
@@ -24,14 +24,17 @@ def beginnings_of(body: bytes, model_name: str) -> tuple[int, ...]:
         return ()
     try:
         document = json.loads(body)
+        return _beginnings_in(document, model_name) if isinstance(document, dict) else ()
     except (ValueError, RecursionError):
         return ()
-    if not isinstance(document, dict):
-        return ()
+
+
+def _beginnings_in(document: dict[str, Any], model_name: str) -> tuple[int, ...]:
     messages = document.get("contents", document.get("messages"))
     if not isinstance(messages, list):
         return ()
-    so_far = _digest(model_name, [document.get(name) for name in _FRAME])
+    frame = [(name, document[name]) for name in _FRAME if name in document]
+    so_far = _digest(model_name, frame) if frame else _start(model_name)
     found = []
     for message in messages:
         so_far = _digest(so_far.hex(), message)
@@ -40,5 +43,11 @@ def beginnings_of(body: bytes, model_name: str) -> tuple[int, ...]:
     return tuple(found[-_MOST:])
 
 
+@lru_cache(maxsize=256)
+def _start(model_name: str) -> bytes:
+    return _digest(model_name, [])
+
+
 def _digest(before: str, value: Any) -> bytes:
-    return blake2b((before + _ENCODE(value)).encode(), digest_size=8).digest()
+    # Clients repeat a message with its keys in the same order, and `repr` is several times as fast as JSON.
+    return blake2b((before + repr(value)).encode(), digest_size=8).digest()
