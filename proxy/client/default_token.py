@@ -40,7 +40,7 @@ def is_from_foreign_page(meta: Mapping[str, Any]) -> bool:
     has. Against DNS rebinding, where a foreign host name leads here, browsers must use an IP address or a local name.
     """
     site, origin = meta.get("HTTP_SEC_FETCH_SITE", ""), meta.get("HTTP_ORIGIN", "")
-    if is_allowed(origin):
+    if not (site or origin) or is_allowed(origin):  # no browser sends neither
         return False
     if site == "cross-site" or origin == "null":
         return True

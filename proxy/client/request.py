@@ -134,7 +134,7 @@ def _headers_of(request: HttpRequest) -> Headers:
     headers = [(_header_name(name), value) for name, value in request.META.items() if name.startswith("HTTP_")]
     if content_type := request.META.get("CONTENT_TYPE"):
         headers.append(("Content-Type", content_type))
-    if any(_BREAKS_LINES.search(value) for _, value in headers):
+    if _BREAKS_LINES.search("".join([value for _, value in headers])):
         raise RequestRefused(400, "INVALID_ARGUMENT", "A header contains a line break or a NUL.")
     return headers
 
