@@ -81,6 +81,8 @@ class Session:
         self._has_begun = False
         # The client has had a close frame.
         self._has_ended = False
+        # The service is stopping.
+        self.is_leaving = False
         self._tokens = NO_TOKENS
 
     def bytes_of_answer(self) -> Iterator[bytes]:
@@ -261,9 +263,11 @@ class Session:
 
 
 def end_all() -> None:
-    """End all sessions of this process, since it is stopping."""
+    """End all sessions of this process, since it is stopping. Does not wait for slow clients."""
     for session in list(Session.running):
-        session.go_away()
+        if not session.is_leaving:
+            session.is_leaving = True
+            threading.Thread(target=session.go_away, name="live-end", daemon=True).start()
 
 
 def _first_frames(google: socket.socket, received: bytes, reader: FrameReader) -> list[Frame]:
