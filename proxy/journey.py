@@ -66,11 +66,18 @@ class Journey:
         return pause if pause and time.monotonic() + pause < self._began + self.seconds else None
 
     def next_claim(
-        self, call: Call, ledger: Ledger, *, project_id: int = 0, done: frozenset[int] = frozenset()
+        self,
+        call: Call,
+        ledger: Ledger,
+        *,
+        project_id: int = 0,
+        done: frozenset[int] = frozenset(),
+        lists: str = "",
     ) -> Claim:
         """Claim a key for the next attempt, waiting for one if necessary.
 
-        project_id: the only project that will do; 0 if any will. done: projects that will not do.
+        project_id: the only project that will do; 0 if any will. done: projects that will not do. lists: as in
+        `ClaimRequest`.
         Raises PoolExhausted, UnknownResource, UnknownUpload, SeveralProjects, LedgerUnavailable.
         """
         asked_at = time.monotonic()
@@ -83,6 +90,7 @@ class Journey:
             resources=call.resources,
             has_no_token=call.has_no_token,
             creator=call.creator,
+            lists=lists,
             tried_projects=done,
             owner=Owner(0, project_id) if project_id else None,
             home=self.home,

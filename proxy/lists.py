@@ -21,6 +21,8 @@ from proxy.resources import book
 from proxy.upstream.exchange import Call, Upstream, UpstreamAnswer
 
 _USUAL_PAGE = 50
+# Projects in a row that have nothing, before the list ends. Those that are known to have something come first.
+_MOST_EMPTY = 20
 _TOKEN_NAMES = ("pageToken", "page_token")
 
 
@@ -103,12 +105,13 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
     """Yield the pages of all projects from a place on. Each answer must be closed. A refused project is left out."""
     path, _, text = call.target.path.partition("?")
     query = [pair for pair in parse_qsl(text, keep_blank_values=True) if pair[0] not in _TOKEN_NAMES]
-    has_any = False
-    while journey.has_time:
+    kind = path.rstrip("/").rpartition("/")[2]
+    has_any, empty = False, 0
+    while journey.has_time and empty < _MOST_EMPTY:
         asked = [*query, ("pageToken", place.token)] if place.token else query
         one = replace(call, target=replace(call.target, path=f"{path}?{urlencode(asked)}" if asked else path))
         try:
-            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=place.done)
+            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=place.done, lists=kind)
         except PoolExhausted:
             if place.project_id:  # it has no usable key any more
                 place = Place(place.done | {place.project_id})
@@ -131,7 +134,9 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
         else:
             place = Place(place.done | {claim.project_id})
         has_any = True
-        yield Page(claim, answer, document, begins_at)
+        page = Page(claim, answer, document, begins_at)
+        empty = 0 if page.size else empty + 1
+        yield page
 
 
 def _document(answer: UpstreamAnswer) -> dict[str, Any] | None:

@@ -71,14 +71,17 @@ def _redirect_upload(answer: UpstreamAnswer, base_url: str) -> set[str]:
 def find_owner(name: str, ledger: Ledger, upstream: Upstream, journey: Journey) -> None:
     """Ask one project after the other for a resource, and store which has it, or that none has.
 
+    Projects that are known to own some of its kind come first.
+
     Raises PoolExhausted when there is nobody to ask, UpstreamUnreachable, AnswerLost, LedgerUnavailable.
     """
+    kind = name.partition("/")[0]
     call = Call("GET", read_target(f"/v1beta/{name}", has_bearer=False), [], None, 0, NO_MODEL)
     asked: set[int] = set()
     claim: Claim | None = None
     while len(asked) < _MOST_PROJECTS and journey.has_time:
         try:
-            claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, tried_projects=frozenset(asked)))
+            claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, lists=kind, tried_projects=frozenset(asked)))
         except PoolExhausted:
             if claim is None:
                 raise

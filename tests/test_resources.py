@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from proxy.gemini.resources import (
     can_name_resources,
@@ -229,6 +230,20 @@ def test_what_was_made_elsewhere_is_looked_up_once(client: Client, gemini: FakeG
     assert 1 <= len(lookups) <= 5
     assert {seen.path for seen in lookups} == {f"/v1beta/{name}"}
     assert len({project_of(gemini, seen) for seen in lookups}) == len(lookups)
+
+
+def test_a_project_that_owns_others_of_the_kind_is_asked_first(
+    client: Client, gemini: FakeGemini, keys: list[ApiKey]
+) -> None:
+    known, unknown = (gemini.resources.make("four", "files/{}")["name"] for _ in range(2))
+    assert post(client, GENERATE, {"x": {"fileUri": known}, "contents": []}).status_code == 200
+    before = len(gemini.seen)
+    assert post(client, GENERATE, {"x": {"fileUri": unknown}, "contents": []}).status_code == 200
+
+    assert [(seen.method, project_of(gemini, seen)) for seen in gemini.seen[before:]] == [
+        ("GET", "four"),
+        ("POST", "four"),
+    ]
 
 
 def test_it_is_remembered_that_nobody_has_it(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:
@@ -466,6 +481,20 @@ def test_a_list_has_the_resources_of_all_projects(
     assert sorted(name for page in found for name in page) == sorted(made)
     assert all(found) or not made  # no page is empty
     assert Resource.objects.filter(name__in=made).count() == len(made)
+
+
+def test_a_list_begins_with_the_owners_and_asks_few_others(client: Client, gemini: FakeGemini, pool: Pool) -> None:
+    for number in range(60):
+        pool(f"key-{number}", project=f"project-{number}")
+    made = [gemini.resources.make(fake_secret(f"key-{number}"), "files/{}")["name"] for number in (3, 41, 59)]
+    for number, name in zip((3, 41, 59), made, strict=True):
+        key = ApiKey.objects.get(secret=fake_secret(f"key-{number}"))
+        until = timezone.now() + timedelta(hours=1)
+        Resource.objects.remember(key.pk, "", {name: until}, timezone.now())
+
+    assert sorted(pages(client, "pageSize=100")[0]) == sorted(made)
+    assert set(gemini.secrets_seen[:3]) == {fake_secret(f"key-{number}") for number in (3, 41, 59)}
+    assert len(gemini.seen) == 3 + 20
 
 
 def test_a_list_leaves_out_no_project_whose_key_is_bad(client: Client, gemini: FakeGemini, keys: list[ApiKey]) -> None:

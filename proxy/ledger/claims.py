@@ -77,6 +77,8 @@ class ClaimRequest:
     has_no_token: bool = False
     # The client that has something created, which prefers the project of its last creation; "" if nothing is created.
     creator: str = ""
+    # The kind of resources that it lists or looks for, such as "files"; projects that own some come first. Otherwise "".
+    lists: str = ""
     # Projects that must not be used again.
     tried_projects: frozenset[int] = frozenset()
     # The owner of `resources`, and the project that is preferred, once the ledger has looked them up.
@@ -85,7 +87,12 @@ class ClaimRequest:
 
     @property
     def takes_any_key(self) -> bool:
-        return not (self.resources or self.creator or self.tried_projects or self.home)
+        return not (self.needs_lookup or self.tried_projects or self.home)
+
+    @property
+    def needs_lookup(self) -> bool:
+        """Tell whether the ledger must look up an owner or a home."""
+        return bool(self.resources or self.creator or self.lists)
 
     @property
     def needs_project(self) -> bool:

@@ -177,7 +177,7 @@ class LedgerTransaction:
         for name in running_low:
             by_rotation[name] = []
         for entry in entries:
-            if entry.claim_request.resources or entry.claim_request.creator:
+            if entry.claim_request.needs_lookup:
                 try:
                     entry.claim_request = with_owner(entry.claim_request, self.clock.moment())
                 except (UnknownResource, UnknownUpload, SeveralProjects) as exc:

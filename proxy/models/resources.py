@@ -34,6 +34,11 @@ class ResourceQuerySet(models.QuerySet["Resource"]):
         made = self.filter(client=client, made_at__gt=moment - _HOME_LASTS, key__isnull=False)
         return made.order_by("-made_at").values_list("key__project_id", flat=True).first()
 
+    def project_with(self, kind: str, tried: Iterable[int], moment: datetime) -> int | None:
+        """Return a project that owns resources of a kind, such as "files", apart from those in `tried`."""
+        owned = self.filter(name__startswith=f"{kind}/", expires_at__gt=moment, key__isnull=False)
+        return owned.exclude(key__project__in=tried).values_list("key__project_id", flat=True).first()
+
     def remember(self, key_id: int, client: str, expiries: Mapping[str, datetime], moment: datetime) -> None:
         """Store which key made the resources, and when they expire.
 
