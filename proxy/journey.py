@@ -72,11 +72,11 @@ class Journey:
         *,
         project_id: int = 0,
         done: frozenset[int] = frozenset(),
-        lists: str = "",
+        looks_for: str = "",
     ) -> Claim:
         """Claim a key for the next attempt, waiting for one if necessary.
 
-        project_id: the only project that will do; 0 if any will. done: projects that will not do. lists: as in
+        project_id: the only project that will do; 0 if any will. done: projects that will not do. looks_for: as in
         `ClaimRequest`.
         Raises PoolExhausted, UnknownResource, UnknownUpload, SeveralProjects, LedgerUnavailable.
         """
@@ -90,7 +90,7 @@ class Journey:
             resources=call.resources,
             has_no_token=call.has_no_token,
             creator=call.creator,
-            lists=lists,
+            looks_for=looks_for,
             tried_projects=done,
             owner=Owner(0, project_id) if project_id else None,
             home=self.home,

@@ -111,7 +111,7 @@ def _pages(place: Place, call: Call, ledger: Ledger, upstream: Upstream, journey
         asked = [*query, ("pageToken", place.token)] if place.token else query
         one = replace(call, target=replace(call.target, path=f"{path}?{urlencode(asked)}" if asked else path))
         try:
-            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=place.done, lists=kind)
+            claim = journey.next_claim(one, ledger, project_id=place.project_id, done=place.done, looks_for=kind)
         except PoolExhausted:
             if place.project_id:  # it has no usable key any more
                 place = Place(place.done | {place.project_id})

@@ -81,7 +81,7 @@ def find_owner(name: str, ledger: Ledger, upstream: Upstream, journey: Journey) 
     claim: Claim | None = None
     while len(asked) < _MOST_PROJECTS and journey.has_time:
         try:
-            claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, lists=kind, tried_projects=frozenset(asked)))
+            claim, _ = ledger.claim(ClaimRequest(NO_MODEL, None, looks_for=kind, tried_projects=frozenset(asked)))
         except PoolExhausted:
             if claim is None:
                 raise

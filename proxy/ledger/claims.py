@@ -77,8 +77,8 @@ class ClaimRequest:
     has_no_token: bool = False
     # The client that has something created, which prefers the project of its last creation; "" if nothing is created.
     creator: str = ""
-    # The kind of resources that it lists or looks for, such as "files"; projects that own some come first. Otherwise "".
-    lists: str = ""
+    # The kind of resources that it looks for, such as "files", or "". Projects that own some come first.
+    looks_for: str = ""
     # Projects that must not be used again.
     tried_projects: frozenset[int] = frozenset()
     # The owner of `resources`, and the project that is preferred, once the ledger has looked them up.
@@ -92,7 +92,7 @@ class ClaimRequest:
     @property
     def needs_lookup(self) -> bool:
         """Tell whether the ledger must look up an owner or a home."""
-        return bool(self.resources or self.creator or self.lists)
+        return bool(self.resources or self.creator or self.looks_for)
 
     @property
     def needs_project(self) -> bool:

@@ -13,8 +13,10 @@ def with_owner(claim_request: ClaimRequest, moment: datetime) -> ClaimRequest:
 
     Raises UnknownResource, UnknownUpload, SeveralProjects. A resource that no project has leaves the choice open.
     """
-    if claim_request.lists and not claim_request.owner:
-        home = Resource.objects.project_with(claim_request.lists, claim_request.tried_projects, moment)
+    if claim_request.owner:
+        return claim_request
+    if claim_request.looks_for:
+        home = Resource.objects.project_with(claim_request.looks_for, claim_request.tried_projects, moment)
         return replace(claim_request, home=home)
     if not claim_request.resources:
         return replace(claim_request, home=Resource.objects.home_of(claim_request.creator, moment))
