@@ -23,14 +23,13 @@ def ask(call: Call, claim: Claim, ledger: Ledger, upstream: Upstream) -> Upstrea
 
 def fails_over(claim: Claim, status: int, content: bytes, ledger: Ledger, journey: Journey) -> bool:
     """Tell whether an error is about the key or its project. If so, book it, so that the next claim is another key."""
-    project = project_in(content)
     if refusal := read_refusal(status, content):
-        until = ledger.book_refusal(claim, refusal, project)
+        until = ledger.book_refusal(claim, refusal, project_in(content))
         journey.note_refusal(claim, refusal, until)
         return True
     if fault := read_fault(status, content):
         reason = message_in(content)
-        ledger.book_fault(claim, fault, reason, project)
+        ledger.book_fault(claim, fault, reason, project_in(content))
         journey.note_bad_key(claim, fault, reason)
         return True
     return False

@@ -2,11 +2,10 @@
 
 import re
 from contextlib import closing
-from datetime import datetime
 from urllib.parse import urlsplit
 
 from proxy.attempt import LOST, ask, fails_over
-from proxy.gemini.resources import expiries_of, resources_in_answer, upload_of
+from proxy.gemini.resources import expiries_of, resources_in_answer, strings_in, upload_of
 from proxy.gemini.target import read_target
 from proxy.journey import Journey
 from proxy.ledger import Ledger
@@ -25,7 +24,7 @@ def book(call: Call, claim: Claim, answer: UpstreamAnswer, ledger: Ledger) -> Le
     Raises AnswerLost when it breaks off while it is read, LedgerUnavailable.
     """
     try:
-        learned = _learn(call, answer, ledger.moment())
+        learned = _learn(call, answer, ledger)
     except BaseException as exc:  # GreenletExit: the client disconnected
         answer.close()
         ledger.book_answer(claim, LOST)
@@ -41,19 +40,19 @@ def book(call: Call, claim: Claim, answer: UpstreamAnswer, ledger: Ledger) -> Le
     return learned
 
 
-def _learn(call: Call, answer: UpstreamAnswer, moment: datetime) -> Learned:
+def _learn(call: Call, answer: UpstreamAnswer, ledger: Ledger) -> Learned:
     """Return what an answer shows about resources. Reads as much of its body as that takes. Raises OSError."""
     if not call.target.names_resources or answer.status >= 300:
         return NOTHING_LEARNED
     if call.method == "DELETE":
         return Learned(deleted=call.target.resource)
-    names: set[str] = set()
-    if any(name.lower() == "content-type" and _IS_READ.match(value) for name, value in answer.headers):
+    if _IS_READ.match(answer.content_type):
         answer.read_ahead()
-        names = resources_in_answer(answer.content, call.target.path)
+    strings = strings_in(answer.content)
+    names = resources_in_answer(strings, call.target.path)
     if call.base_url:
         names |= _redirect_upload(answer, call.base_url)
-    return Learned(expiries_of(names, answer.content, moment), call.creator if names else "")
+    return Learned(expiries_of(names, strings, ledger.moment()), call.creator if names else "")
 
 
 def _redirect_upload(answer: UpstreamAnswer, base_url: str) -> set[str]:

@@ -15,6 +15,7 @@ from proxy.gemini.resources import (
     resource_in_path,
     resources_in_answer,
     resources_in_body,
+    strings_in,
 )
 from proxy.ledger import Ledger
 from proxy.models import ApiKey, Resource
@@ -117,13 +118,13 @@ def test_a_resource_is_found_anywhere_in_a_long_body() -> None:
     ],
 )  # fmt: skip
 def test_the_resources_in_an_answer_are_found(content: Any, path: str, names: set[str]) -> None:
-    assert resources_in_answer(json.dumps(content).encode(), path) == names
+    assert resources_in_answer(strings_in(json.dumps(content).encode()), path) == names
 
 
 def test_the_resources_in_a_stream_are_found() -> None:
     stream = b'event: a\ndata: {"interaction": {"id": "v1_x"}}\n\ndata: {"interaction": {"id": "v1_'
-    assert resources_in_answer(stream, "/v1beta/interactions?alt=sse") == {"interactions/v1_x"}
-    assert resources_in_answer(b"\xff\xfe", "/v1beta/interactions") == set()
+    assert resources_in_answer(strings_in(stream), "/v1beta/interactions?alt=sse") == {"interactions/v1_x"}
+    assert resources_in_answer(strings_in(b"\xff\xfe"), "/v1beta/interactions") == set()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_the_resources_in_a_stream_are_found() -> None:
     ],
 )
 def test_a_resource_is_remembered_as_long_as_it_lasts(name: str, content: str, until: datetime | None) -> None:
-    found = expiries_of([name], content.encode(), NOW)[name]
+    found = expiries_of([name], strings_in(content.encode()), NOW)[name]
     if until is None:
         assert abs(found - datetime(2026, 12, 1, tzinfo=UTC)) < timedelta(seconds=1)
     else:

@@ -120,27 +120,34 @@ def is_list_of_resources(path: str) -> bool:
     return bool(_LIST.fullmatch(path.partition("?")[0]))
 
 
-def resources_in_answer(content: bytes, path: str) -> set[str]:
+def strings_in(content: bytes) -> list[tuple[str, str]]:
+    """Return all strings in an answer with their keys; those in a list have the list's key.
+
+    content: JSON or the beginning of an event stream.
+    """
+    return [pair for document in _documents(content) for pair in _strings(document)]
+
+
+def resources_in_answer(strings: Iterable[tuple[str, str]], path: str) -> set[str]:
     """Return the resources that an answer names.
 
-    content: JSON or the beginning of an event stream. path: of the request, with its query.
+    strings: those of the answer, see `strings_in`. path: of the request, with its query.
     """
     collection = "interactions" if "/interactions" in path else "batches" if "/openai/batches" in path else ""
     found: set[str] = set()
-    for document in _documents(content):
-        for key, value in _strings(document):
-            if key in _NAMING_KEYS:
-                name = name_of(value)
-                found.add(name or (name_of(f"{collection}/{value}") if key == "id" and collection else ""))
+    for key, value in strings:
+        if key in _NAMING_KEYS:
+            name = name_of(value)
+            found.add(name or (name_of(f"{collection}/{value}") if key == "id" and collection else ""))
     return found - {""}
 
 
-def expiries_of(names: Iterable[str], content: bytes, moment: datetime) -> dict[str, datetime]:
+def expiries_of(names: Iterable[str], strings: Iterable[tuple[str, str]], moment: datetime) -> dict[str, datetime]:
     """Return when each of the resources that an answer names can be forgotten.
 
-    content: that answer, whose own time counts if it has only one.
+    strings: those of the answer, whose own time counts if it has only one.
     """
-    times = {value for document in _documents(content) for key, value in _strings(document) if key in _EXPIRY_KEYS}
+    times = {value for key, value in strings if key in _EXPIRY_KEYS}
     try:
         told = datetime.fromisoformat(times.pop() if len(times) == 1 else "")
     except ValueError:
@@ -153,20 +160,20 @@ def can_be_looked_up(name: str) -> bool:
     return not name.startswith(("uploads/", "auth_tokens/", "sessions/"))
 
 
-def session_of(handle: str) -> str:
-    """Return the name of the session of the Live API that a handle resumes. Handles are long and of any characters."""
-    return f"sessions/{hashlib.sha256(handle.encode()).hexdigest()}"
-
-
 def session_in(message: bytes, *path: str) -> str:
-    """Return the session that a message of the Live API names at `path`; "" if it names none."""
+    """Return the session that a message of the Live API names by its handle at `path`; "" if it names none.
+
+    Handles are long and of any characters.
+    """
     try:
         value = json.loads(message)
         for key in path:
             value = value.get(key)
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return session_of(value) if isinstance(value, str) and value else ""
+    if not isinstance(value, str) or not value:
+        return ""
+    return f"sessions/{hashlib.sha256(value.encode()).hexdigest()}"
 
 
 def _text(value: bytes) -> str:
@@ -187,9 +194,8 @@ def _documents(content: bytes) -> list[Any]:
     return documents
 
 
-def _strings(document: Any, key: str = "") -> list[tuple[str, str]]:
-    """Return all strings in a document with their keys; those in a list have the list's key."""
-    found, left = [], [(key, document)]
+def _strings(document: Any) -> list[tuple[str, str]]:
+    found, left = [], [("", document)]
     while left:
         key, value = left.pop()
         if isinstance(value, str):

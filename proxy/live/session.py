@@ -251,7 +251,7 @@ class Session:
     def _remember_handle(self, claim: Claim, message: bytes) -> None:
         """Store which key can resume the session, before the client knows how."""
         if name := session_in(message, "sessionResumptionUpdate", "newHandle"):
-            expiries = expiries_of([name], b"", self._ledger.moment())
+            expiries = expiries_of([name], [], self._ledger.moment())
             self._ledger.remember(claim, Learned(expiries))
 
     def _end(self, code: int, reason: str) -> None:

@@ -158,6 +158,11 @@ class UpstreamAnswer:
         self._is_closed = False
 
     @property
+    def content_type(self) -> str:
+        """The Content-Type header; "" if there is none."""
+        return next((value for name, value in self.headers if name.lower() == "content-type"), "")
+
+    @property
     def _is_readable(self) -> bool:
         return not self.content_encoding or self._decompressor.is_readable or not self._connection.has_body
 
@@ -171,7 +176,7 @@ class UpstreamAnswer:
 
         Raises OSError.
         """
-        is_stream = any(name.lower() == "content-type" and _EVENTS in value.lower() for name, value in self.headers)
+        is_stream = _EVENTS in self.content_type.lower()
         if not self._is_readable:
             self.replace_body(b"")
             return
@@ -327,7 +332,7 @@ class Upstream:
         if not call.ephemeral_token:
             lines.append(": ".join(credential_for(secret, is_openai=False)))
         try:
-            connection.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), None)
+            connection.send(_encoded(lines), None)
             status, headers = connection.read_head(is_upgrade=True)
             if status == 101:
                 return connection.sock, connection.take_rest()
@@ -365,9 +370,14 @@ class Upstream:
         sent = headers_for_upstream(call.headers, None if call.body is None else call.size)
         sent.append(credential_for(secret, is_openai=call.target.is_openai))
         lines += [f"{name}: {value}" for name, value in sent]
-        if _BREAKS_LINES.search("".join(lines)):
-            raise ValueError("A header of the request contains a line break.")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return _encoded(lines)
+
+
+def _encoded(lines: list[str]) -> bytes:
+    """Return the head of a request. Raises ValueError if a line contains another."""
+    if _BREAKS_LINES.search("".join(lines)):
+        raise ValueError("A header of the request contains a line break.")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _encoding_in(headers: Headers) -> str:
