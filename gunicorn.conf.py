@@ -47,8 +47,8 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connections = Connections(worker_connections, may_hold_many)
-        self._clients: dict[Any, tuple[Any, str]] = {}  # socket and address, by greenlet
-        self._known: set[Any] = set()  # greenlets whose client has sent a request
+        # By greenlet: the client's socket and address, and how many seconds it can take to send the head of a request.
+        self._clients: dict[Any, tuple[Any, str, float]] = {}
 
     def init_signals(self) -> None:
         """Ignore Ctrl-C, which a terminal sends to every process. The arbiter handles it."""
@@ -63,7 +63,7 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         address = addr[0] if isinstance(addr, tuple) else ""
-        self._clients[getcurrent()] = client, address
+        self._clients[getcurrent()] = client, address, settings.CLIENT_TIMEOUT_SECONDS
         client.setblocking(True)
         try:
             with self._connections.opened(client), closing(client), suppress(OSError):
@@ -78,7 +78,6 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
                 if rest:
                     super().handle(listener, ReplayedSocket(client, rest), addr)
         finally:
-            self._known.discard(getcurrent())
             del self._clients[getcurrent()]
 
     def _receive(self, client: Any) -> bytes:
@@ -88,19 +87,23 @@ class worker_class(GeventWorker):  # type: ignore[misc]  # noqa: N801  # gunicor
         return b""
 
     def _receive_next(self, client: Any) -> bytes:
-        self._known.add(getcurrent())
+        self._keep_alive()
         return self._receive(client)
+
+    def _keep_alive(self) -> None:
+        """Give the client of this greenlet, which has sent a request, more time for the next one."""
+        client, address, _ = self._clients[getcurrent()]
+        self._clients[getcurrent()] = client, address, keepalive
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Limit the wait for the head of a request. It is shorter for the first request of a connection."""
-        client, address = self._clients[getcurrent()]
-        seconds = keepalive if getcurrent() in self._known else settings.CLIENT_TIMEOUT_SECONDS
+        client, address, seconds = self._clients[getcurrent()]
         with self._connections.waiting(client, address), Timeout(seconds, False):
             yield
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        self._known.add(getcurrent())
+        self._keep_alive()
         req.unreader.sock = BodySocket(sock, settings.CLIENT_TIMEOUT_SECONDS)
         try:
             super().handle_request(listener_name, req, sock, addr)

@@ -75,8 +75,8 @@ class RequestBody:
         self.left -= size - missing
         return b"".join(pieces)
 
-    def is_skipped(self) -> bool:
-        """Read what the view has not read. Tell whether the next request can follow."""
+    def skip(self) -> bool:
+        """Read what the view has not read, and tell whether the next request can follow."""
         while self.left and self.read(_PIECE):
             pass
         return not self.left
@@ -107,7 +107,7 @@ def serve(
             with closing(relay_view(request)) as response:
                 is_last = is_stopping() or request.META.get("HTTP_CONNECTION", "").lower() == "close"
                 _send(response, sock, is_last=is_last)
-            if is_last or not body.is_skipped():
+            if is_last or not body.skip():
                 return b""
         except OSError:  # the client or the upstream has closed its connection, and the rest of the answer is missing
             return b""

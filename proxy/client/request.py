@@ -44,18 +44,18 @@ def read_call(request: HttpRequest) -> Call:
     """Return the client's call. Raises RequestRefused when it has no valid token or cannot be forwarded."""
     headers = _headers_of(request)
     query = request.META.get("QUERY_STRING", "")
-    has_no_token = not _has_token(headers, query)
-    # Google's Python client continues its uploads without any credential, and sessions of the Live API may begin with
-    # an ephemeral token. The ledger will tell whether they may.
-    ephemeral_token = ephemeral_token_in(headers, query) if has_no_token and wants_websocket(request) else ""
-    continues_upload = request.method in ("POST", "PUT") and bool(upload_of(_raw_uri(request)))
-    if has_no_token and not (continues_upload or ephemeral_token):
-        raise without_token()
+    has_no_token, ephemeral_token = not _has_token(headers, query), ""
+    if has_no_token:
+        # Google's Python client continues its uploads without any credential, and sessions of the Live API may begin
+        # with an ephemeral token. The ledger will tell whether they may.
+        ephemeral_token = ephemeral_token_in(headers, query) if wants_websocket(request) else ""
+        continues_upload = request.method in ("POST", "PUT") and upload_of(_raw_uri(request))
+        if not (continues_upload or ephemeral_token):
+            raise without_token()
     check_default_token(request.META)
     target = _target_of(request, headers)
     is_upload = target.path.startswith("/upload/")
-    begins_upload = is_upload and not upload_of(target.path)
-    body, size = _read_body(request, is_streamed=is_upload and not begins_upload)
+    body, size = _read_body(request, is_streamed=is_upload and target.continues_upload)
     model_name = target.model_name
     input_tokens = None
     spends_quota = target.spends_quota and request.method == "POST"
@@ -89,7 +89,7 @@ def read_call(request: HttpRequest) -> Call:
         _creator_of(request) if target.names_resources and not (target.resource or spends_quota) else "",
         has_no_token,
         beginnings,
-        _base_url_of(request) if begins_upload else "",
+        _base_url_of(request) if is_upload and not target.continues_upload else "",
         ephemeral_token,
     )
 

@@ -43,6 +43,10 @@ class Target:
     is_list: bool = False
 
     @property
+    def continues_upload(self) -> bool:
+        return self.resource.startswith("uploads/")
+
+    @property
     def has_model_in_body(self) -> bool:
         """Tell whether the body names the model: OpenAI's endpoints, interactions, caches."""
         return not self.model_name and (self.is_openai or bool(_MODEL_IN_BODY.search(self.path)))

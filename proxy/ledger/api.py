@@ -52,8 +52,6 @@ class Ledger:
         log_days: float = 7,
     ) -> None:
         self.bare_429_is_for_the_day = bare_429_is_for_the_day
-        # Sessions of the Live API that are open in this process, for people.
-        self.open_sessions = 0
         self._zone = zone
         leases = Leases()
         self._transaction = LedgerTransaction(zone, leases, log_days=log_days)

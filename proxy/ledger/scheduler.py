@@ -109,9 +109,8 @@ class Scheduler:
         tokens = claim_request.tokens or 0
         if quota.is_day_spent or quota.is_minute_spent or quota.lacks_tokens_for(tokens):
             return self._rotation.opening_of(quota, tokens)
-        wanted = claim_request.owner.key_id if claim_request.owner else None
-        usable = [key for key in quota.keys if key.id not in claim_request.tried]
-        key = next((key for key in usable if key.id == wanted), None) or quota.next_key(claim_request.tried)
+        wanted = {claim_request.owner.key_id} - claim_request.tried if claim_request.owner else set()
+        key = next((key for key in quota.keys if key.id in wanted), None) or quota.next_key(claim_request.tried)
         if key is None:
             return self._rotation.now if quota.keys else None
         self._heap = [entry for entry in self._heap if entry[2] != quota.id]

@@ -89,7 +89,6 @@ class Session:
         """Run the session as the body of the answer: the server sends the head, and the rest happens on the socket."""
         yield b""
         Session.running.add(self)
-        self._ledger.open_sessions = len(Session.running)
         status = SWITCHING
         try:
             self._run()
@@ -103,7 +102,6 @@ class Session:
             self._end(frames.TRY_AGAIN_LATER, self._explain(exc))
         finally:
             Session.running.discard(self)
-            self._ledger.open_sessions = len(Session.running)
             for sock in (self._client, self._google):
                 if sock is not None:
                     with suppress(OSError):

@@ -14,6 +14,7 @@ from proxy.dashboard.parts.page import answer, dashboard_page
 from proxy.dashboard.parts.tables import Cell, Column, Table
 from proxy.dashboard.reports import health as report
 from proxy.ledger import ledger
+from proxy.live.session import Session
 from proxy.models import ApiKey, KeyState, database_now
 
 
@@ -67,7 +68,7 @@ def _ledger_table() -> Table:
         (_("Entries in the queue"), ledger.queued),
         (_("Requests waiting for a key"), ledger.waiting),
         (_("Most requests that can wait (MAX_WAITING)"), ledger.most_waiting),
-        (_("Open sessions of the Live API"), ledger.open_sessions),
+        (_("Open sessions of the Live API"), len(Session.running)),
     ]
     note = _("For the worker process that served this page. WEB_WORKERS is %s, and each worker has its own queue.")
     return Table("ledger", _("The ledger of one worker"), _columns(), rows, note=note % settings.WEB_WORKERS)
