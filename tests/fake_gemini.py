@@ -342,7 +342,7 @@ class FakeGemini:
             return about
         action = ask.endpoint.rpartition(" ")[2]
         if ask.endpoint not in _ENDPOINTS:
-            return errors.error(404, "NOT_FOUND", "Requested entity was not found.")
+            return errors.not_found()
         if "unknown" in ask.model_name:
             return errors.unknown_model(ask.model_name, ask.version, action)
         if (ask.is_generation or action == "countTokens") and ask.document is None:

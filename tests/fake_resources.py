@@ -117,7 +117,7 @@ class ProjectResources:
             return Reply(200, b"", {"Content-Type": "text/plain", **sent})
         upload = self.uploads.get(query.get("upload_id", [""])[0])
         if upload is None or upload.project != project:
-            return errors.error(404, "NOT_FOUND", "Requested entity was not found.")
+            return errors.not_found()
         upload.size += len(body)
         upload.digest.update(body)
         if "finalize" not in command:
@@ -146,4 +146,4 @@ def _not_found(name: str) -> Reply:
         return errors.error(403, "PERMISSION_DENIED", words)
     if name.startswith("cachedContents/"):
         return errors.error(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)")
-    return errors.error(404, "NOT_FOUND", "Requested entity was not found.")
+    return errors.not_found()

@@ -50,6 +50,11 @@ def error(code: int, status: str, message: str, *details: dict[str, Any]) -> Rep
     return Reply(code, {"error": content | ({"details": list(details)} if details else {})})
 
 
+def not_found() -> Reply:
+    """Return the error for a path or a resource that does not exist."""
+    return error(404, "NOT_FOUND", "Requested entity was not found.")
+
+
 def _info(reason: str, **metadata: str) -> dict[str, Any]:
     content = {"@type": f"{_TYPE}ErrorInfo", "reason": reason, "domain": "googleapis.com"}
     return content | {"metadata": metadata | {"service": _SERVICE}}

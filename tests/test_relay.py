@@ -406,7 +406,7 @@ def test_keys_whose_errors_name_one_project_share_its_cooldowns_from_then_on(
         errors.location(),
         errors.error(403, "PERMISSION_DENIED", "You do not have permission to access the File abc or it may not be."),
         errors.error(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)"),
-        errors.error(404, "NOT_FOUND", "Requested entity was not found."),
+        errors.not_found(),
         errors.error(499, "CANCELLED", "The operation was cancelled."),
         Reply(400, b"{not json", {"Content-Type": "application/json"}),
         Reply(403, b"<html>Forbidden</html>", {"Content-Type": "text/html"}),

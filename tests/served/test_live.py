@@ -30,32 +30,20 @@ SETUP = json.dumps({"setup": {"model": f"models/{MODEL}"}})
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[LiveGoogle]:
+def fake() -> Iterator[LiveGoogle]:
     with LiveGoogle() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, live: LiveGoogle) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("live"), live.url, token="a-token-for-live") as service:
+def running_service(tmp_path_factory: pytest.TempPathFactory, fake: LiveGoogle) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("live"), fake.url, token="a-token-for-live") as service:
         yield service
 
 
 @pytest.fixture
-def google(live: LiveGoogle) -> LiveGoogle:
-    live.reset()
-    return live
-
-
-@pytest.fixture
-def service(shared: Service, google: LiveGoogle) -> Service:
-    """A service that all tests of this file share. They must not change its keys."""
-    return shared
-
-
-@pytest.fixture
-def own_service(tmp_path: Path, google: LiveGoogle) -> Iterator[Service]:
-    with running(tmp_path, google.url) as service:
+def own_service(tmp_path: Path, gemini: LiveGoogle) -> Iterator[Service]:
+    with running(tmp_path, gemini.url) as service:
         yield service
 
 
@@ -89,7 +77,7 @@ def closing_of(session: ClientConnection) -> tuple[int | None, str | None]:
     return session.close_code, session.close_reason
 
 
-def test_a_session_is_relayed_and_its_tokens_are_counted(service: Service, google: LiveGoogle) -> None:
+def test_a_session_is_relayed_and_its_tokens_are_counted(service: Service, gemini: LiveGoogle) -> None:
     usage = service.usage()
     with dial(service) as session:
         begin(session)
@@ -102,19 +90,19 @@ def test_a_session_is_relayed_and_its_tokens_are_counted(service: Service, googl
         session.send(audio)
         assert session.recv(10) == audio
 
-    assert google.setups == [{"model": f"models/{MODEL}"}]
-    assert google.secrets[0] in SECRETS
-    assert service.token not in str(google.headers)
-    assert "sec-websocket-extensions" not in google.headers[0]
-    before = usage.get((google.secrets[0], MODEL), Usage(0, 0, 0, 0, 0, 0))
+    assert gemini.setups == [{"model": f"models/{MODEL}"}]
+    assert gemini.secrets[0] in SECRETS
+    assert service.token not in str(gemini.headers)
+    assert "sec-websocket-extensions" not in gemini.headers[0]
+    before = usage.get((gemini.secrets[0], MODEL), Usage(0, 0, 0, 0, 0, 0))
     added = Usage(1, 0, 0, 3 * 10, 3 * 7, 3 * 2)
     expected = Usage(*map(sum, zip(before, added, strict=True)))
-    assert eventually(lambda: service.usage().get((google.secrets[0], MODEL)) == expected)
-    assert eventually(lambda: google.closed == [1000])
+    assert eventually(lambda: service.usage().get((gemini.secrets[0], MODEL)) == expected)
+    assert eventually(lambda: gemini.closed == [1000])
 
 
 @pytest.mark.parametrize("way", ["header", "?key=", "//ws", "Bearer"])
-def test_the_token_is_accepted_in_every_form(service: Service, google: LiveGoogle, way: str) -> None:
+def test_the_token_is_accepted_in_every_form(service: Service, gemini: LiveGoogle, way: str) -> None:
     url = service.url.replace("http", "ws")
     path = f"/{PATH}" if way == "//ws" else PATH
     headers = {
@@ -125,7 +113,7 @@ def test_the_token_is_accepted_in_every_form(service: Service, google: LiveGoogl
     with connect(url + path + query, additional_headers=headers) as session:
         begin(session)
 
-    assert google.paths == [PATH]
+    assert gemini.paths == [PATH]
     assert service.token not in service.output + service.logs
 
 
@@ -133,13 +121,13 @@ def test_the_token_is_accepted_in_every_form(service: Service, google: LiveGoogl
     ("path", "token", "status"), [(PATH, "wrong", 401), ("/v1beta/models", None, 404), ("/ws/other", None, 404)]
 )
 def test_a_refusal_comes_before_the_upgrade(
-    service: Service, google: LiveGoogle, path: str, token: str | None, status: int
+    service: Service, gemini: LiveGoogle, path: str, token: str | None, status: int
 ) -> None:
     with pytest.raises(InvalidStatus) as refused:
         dial(service, path=path, token=token)
 
     assert refused.value.response.status_code == status
-    assert not google.secrets
+    assert not gemini.secrets
 
 
 @pytest.mark.parametrize(
@@ -153,27 +141,27 @@ def test_a_broken_handshake_is_refused(service: Service, headers: dict[str, str]
     assert requests.get(service.url + PATH, headers={**usual, **headers}, timeout=10).status_code == 400
 
 
-def test_a_session_that_google_refuses_fails_over(own_service: Service, google: LiveGoogle) -> None:
+def test_a_session_that_google_refuses_fails_over(own_service: Service, gemini: LiveGoogle) -> None:
     quota = "You exceeded your current quota, please check your plan and billing details."
-    google.close(SECRETS[0], 1011, quota)
-    google.close(SECRETS[1], 1008, "API key not valid. Please pass a valid API key.")
-    google.close(SECRETS[2], 1008, "Your API key was reported as leaked. Please use another API key.")
-    google.close(SECRETS[3], 1011, quota)
+    gemini.close(SECRETS[0], 1011, quota)
+    gemini.close(SECRETS[1], 1008, "API key not valid. Please pass a valid API key.")
+    gemini.close(SECRETS[2], 1008, "Your API key was reported as leaked. Please use another API key.")
+    gemini.close(SECRETS[3], 1011, quota)
     for _ in range(3):
         with dial(own_service) as session:
             begin(session)
             assert ask(session, "Hello") == "Hello"
 
-    assert google.secrets[-1] == SECRETS[4]
-    assert len(set(google.secrets)) == len(google.secrets) - 2  # the last key begins three sessions
+    assert gemini.secrets[-1] == SECRETS[4]
+    assert len(set(gemini.secrets)) == len(gemini.secrets) - 2  # the last key begins three sessions
     faults = dict(own_service.db.rows("SELECT secret, fault FROM proxy_apikey WHERE fault <> ''"))
-    assert faults.keys() == {SECRETS[1], SECRETS[2]} & set(google.secrets)
+    assert faults.keys() == {SECRETS[1], SECRETS[2]} & set(gemini.secrets)
     assert sum(own_service.answers(MODEL).values()) == 3 + len(faults)
 
 
-def test_any_other_refusal_is_passed_on(service: Service, google: LiveGoogle) -> None:
+def test_any_other_refusal_is_passed_on(service: Service, gemini: LiveGoogle) -> None:
     for secret in SECRETS:
-        google.close(secret, 1007, f"Invalid argument: models/nothing is not found, {secret}.")
+        gemini.close(secret, 1007, f"Invalid argument: models/nothing is not found, {secret}.")
     with dial(service) as session:
         session.send(SETUP)
         code, reason = closing_of(session)
@@ -181,18 +169,18 @@ def test_any_other_refusal_is_passed_on(service: Service, google: LiveGoogle) ->
     assert code == 1007
     assert "Invalid argument" in str(reason)
     assert not any(secret in str(reason) for secret in SECRETS)
-    assert len(google.secrets) == 1
+    assert len(gemini.secrets) == 1
 
 
-def test_a_key_in_a_later_close_reason_is_masked(service: Service, google: LiveGoogle) -> None:
+def test_a_key_in_a_later_close_reason_is_masked(service: Service, gemini: LiveGoogle) -> None:
     with dial(service) as session:
         begin(session)
-        session.send(turn(f"close Quota of {google.secrets[0]} exceeded"))
+        session.send(turn(f"close Quota of {gemini.secrets[0]} exceeded"))
         code, reason = closing_of(session)
 
     assert code == 1011
     assert str(reason).startswith("Quota of ")
-    assert google.secrets[0] not in str(reason)
+    assert gemini.secrets[0] not in str(reason)
     assert eventually(lambda: not any(secret in service.output + service.logs for secret in SECRETS))
 
 
@@ -200,16 +188,16 @@ def test_a_key_in_a_later_close_reason_is_masked(service: Service, google: LiveG
     ("setup", "code"), [("{}", 1002), ("no JSON", 1002), ('{"setup": {"model": 5}}', 1002), ("x" * 1_100_000, 1009)]
 )
 def test_a_first_message_that_is_no_setup_is_refused(
-    service: Service, google: LiveGoogle, setup: str, code: int
+    service: Service, gemini: LiveGoogle, setup: str, code: int
 ) -> None:
     with dial(service) as session:
         with suppress(ConnectionClosed):
             session.send(setup)
         assert closing_of(session)[0] == code
-    assert not google.secrets
+    assert not gemini.secrets
 
 
-def test_without_a_key_the_close_frame_says_why(own_service: Service, google: LiveGoogle) -> None:
+def test_without_a_key_the_close_frame_says_why(own_service: Service, gemini: LiveGoogle) -> None:
     own_service.execute("UPDATE proxy_apikey SET is_enabled = FALSE")
     with dial(own_service) as session:
         session.send(SETUP)
@@ -219,7 +207,7 @@ def test_without_a_key_the_close_frame_says_why(own_service: Service, google: Li
     assert "key" in str(reason)
 
 
-def test_an_ephemeral_token_of_the_pool_is_accepted(service: Service, google: LiveGoogle) -> None:
+def test_an_ephemeral_token_of_the_pool_is_accepted(service: Service, gemini: LiveGoogle) -> None:
     service.execute(
         "INSERT INTO proxy_resource (name, key_id, client, made_at, expires_at) "
         "SELECT 'auth_tokens/t1', id, '', CURRENT_TIMESTAMP, '2999-01-01' FROM proxy_apikey "
@@ -235,12 +223,12 @@ def test_an_ephemeral_token_of_the_pool_is_accepted(service: Service, google: Li
             connect(url + query).__enter__()
         assert refused.value.response.status_code == 401
 
-    assert google.paths == [f"{PATH}Constrained?access_token=auth_tokens/t1"] * 2
-    assert google.secrets == ["", ""]
+    assert gemini.paths == [f"{PATH}Constrained?access_token=auth_tokens/t1"] * 2
+    assert gemini.secrets == ["", ""]
     assert requests.get(service.url + "/v1beta/models?access_token=auth_tokens/t1", timeout=10).status_code == 401
 
 
-def test_a_session_is_resumed_in_its_project(service: Service, google: LiveGoogle) -> None:
+def test_a_session_is_resumed_in_its_project(service: Service, gemini: LiveGoogle) -> None:
     with dial(service) as session:
         begin(session)
         session.send(turn("handle"))
@@ -250,20 +238,20 @@ def test_a_session_is_resumed_in_its_project(service: Service, google: LiveGoogl
             session.send(json.dumps({"setup": {"model": MODEL, "sessionResumption": {"handle": handle}}}))
             assert json.loads(session.recv(10)) == {"setupComplete": {}}
 
-    assert len(set(google.secrets)) == 1
+    assert len(set(gemini.secrets)) == 1
 
 
-def test_a_client_that_leaves_ends_the_session_at_google(service: Service, google: LiveGoogle) -> None:
+def test_a_client_that_leaves_ends_the_session_at_google(service: Service, gemini: LiveGoogle) -> None:
     with dial(service) as session:
         begin(session)
         session.socket.shutdown(socket.SHUT_RDWR)
-        assert eventually(lambda: len(google.closed) == 1, 5)
+        assert eventually(lambda: len(gemini.closed) == 1, 5)
 
     newest = "SELECT status, model_name FROM proxy_loggedrequest ORDER BY id DESC LIMIT 1"
     assert eventually(lambda: service.db.rows(newest) == [(101, MODEL)], 5)
 
 
-def test_sessions_end_with_1001_when_the_service_stops(own_service: Service, google: LiveGoogle) -> None:
+def test_sessions_end_with_1001_when_the_service_stops(own_service: Service, gemini: LiveGoogle) -> None:
     with ExitStack() as opened:
         sessions = [opened.enter_context(dial(own_service)) for _ in range(4)]
         for session in sessions:
@@ -276,8 +264,8 @@ def test_sessions_end_with_1001_when_the_service_stops(own_service: Service, goo
     assert sum(own_service.answers(MODEL).values()) == 4
 
 
-def test_open_sessions_are_shown(tmp_path: Path, google: LiveGoogle) -> None:
-    with running(tmp_path, google.url, WEB_WORKERS="1") as service:
+def test_open_sessions_are_shown(tmp_path: Path, gemini: LiveGoogle) -> None:
+    with running(tmp_path, gemini.url, WEB_WORKERS="1") as service:
         browser, password = requests.Session(), re.search(r"password (\S+)", service.output)
         assert password
         page = browser.get(f"{service.url}/admin/login/?next=/dashboard/health/", timeout=30)
@@ -298,7 +286,7 @@ def test_open_sessions_are_shown(tmp_path: Path, google: LiveGoogle) -> None:
         assert eventually(lambda: shown() == "0")
 
 
-def test_a_hundred_sessions_at_once(service: Service, google: LiveGoogle) -> None:
+def test_a_hundred_sessions_at_once(service: Service, gemini: LiveGoogle) -> None:
     before = sum(service.answers(MODEL).values())
     with ExitStack() as opened:
         sessions = [opened.enter_context(dial(service)) for _ in range(100)]
@@ -344,7 +332,7 @@ def tls_port(tmp_path: Path, service: Service) -> Iterator[int]:
 
 
 def test_google_genai_talks_to_it_behind_tls(
-    service: Service, google: LiveGoogle, tls_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, gemini: LiveGoogle, tls_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
     options = types.HttpOptions(base_url=f"https://127.0.0.1:{tls_port}")
@@ -360,4 +348,4 @@ def test_google_genai_talks_to_it_behind_tls(
             return texts
 
     assert asyncio.run(talk()) == ["Hello", "And again"]
-    assert google.secrets[0] in SECRETS
+    assert gemini.secrets[0] in SECRETS

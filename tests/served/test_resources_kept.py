@@ -13,8 +13,6 @@ from tests.service import Service, running
 
 pytestmark = pytest.mark.process
 
-TEXT = "Grüße from a fake Gemini: one, two, three ✨"
-
 
 def test_a_resource_survives_a_power_cut_right_after_its_answer(tmp_path: Path, gemini: FakeGemini) -> None:
     with running(tmp_path, gemini) as service:
@@ -61,4 +59,4 @@ def test_openai_uses_files_batches_and_caches(service: Service, gemini: FakeGemi
 
     assert found == [batch.id] * 5
     assert batch.id in listed
-    assert texts == [TEXT] * 5
+    assert texts == [gemini.text] * 5
